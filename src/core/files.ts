@@ -1,0 +1,102 @@
+/** Files that are whole or absent: atomic writes, fsync, digests while copying, scratch folders that vanish. */
+import { createHash, randomBytes } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { type FileHandle, mkdir, mkdtemp, open, rename, rm, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { UserError, errnoOf } from './errors.ts';
+
+export interface AtomicWriteOptions {
+  readonly mode?: number;
+  /** Seconds since the epoch, set before the rename. */
+  readonly mtime?: number;
+}
+
+/** Writes `path` whole: to a neighbour first, fsync, rename, fsync of the folder. Parent folders are made. */
+export async function writeFileAtomic(path: string, content: string | Uint8Array, options: AtomicWriteOptions = {}): Promise<void> {
+  await atomically(path, options, (file) => file.writeFile(content));
+}
+
+/** Like `writeFileAtomic`, for content that `body` writes to an open file. On any error nothing is left behind. */
+export async function atomically(
+  path: string,
+  options: AtomicWriteOptions,
+  body: (file: FileHandle, temporary: string) => Promise<void>,
+): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  const temporary = join(dirname(path), `.${basename(path).slice(0, 200)}.${randomBytes(6).toString('hex')}.tmp`);
+  const file = await open(temporary, 'wx', options.mode ?? 0o644);
+  try {
+    try {
+      await body(file, temporary);
+      if (options.mode !== undefined) await file.chmod(options.mode); // the umask does not decide
+      if (options.mtime !== undefined) await file.utimes(options.mtime, options.mtime);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (cause) {
+    await rm(temporary, { force: true });
+    throw explainWriteError(cause, path);
+  }
+  await syncFolder(dirname(path));
+}
+
+/** Makes renames in `folder` durable. */
+export async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** A full disk or missing rights as a UserError with the next step; anything else unchanged. */
+export function explainWriteError(cause: unknown, path: string): unknown {
+  const hints: Record<string, [string, string]> = {
+    ENOSPC: ['no room left on the disk', 'free some room, then run the command again: nothing was changed'],
+    EDQUOT: ['your disk quota is used up', 'free some room, then run the command again: nothing was changed'],
+    EROFS: ['the file system is read-only', 'choose another folder or remount it writable'],
+    EACCES: ['no right to write here', 'choose another folder (--state, --out) or run as the user that owns it'],
+    EPERM: ['no right to write here', 'choose another folder (--state, --out) or run as the user that owns it'],
+  };
+  const known = hints[errnoOf(cause) ?? ''];
+  return known ? new UserError('cannot-write', `cannot write '${path}': ${known[0]}`, { hint: known[1], file: path, cause }) : cause;
+}
+
+export type DigestName = 'md5' | 'sha1' | 'sha256' | 'sha512';
+
+/** Hex digest of a file, streamed. */
+export async function digestFile(path: string, algorithm: DigestName): Promise<string> {
+  const hash = createHash(algorithm);
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
+  return hash.digest('hex');
+}
+
+export interface Scratch extends AsyncDisposable {
+  readonly path: string;
+}
+
+/** A temporary folder below `parent` (made when missing), removed with all it holds on dispose. */
+export async function scratchFolder(parent: string, prefix = 'buildkit-'): Promise<Scratch> {
+  await mkdir(parent, { recursive: true });
+  const path = await mkdtemp(join(parent, prefix));
+  return {
+    path,
+    async [Symbol.asyncDispose]() {
+      await rm(path, { recursive: true, force: true, maxRetries: 3 });
+    },
+  };
+}
+
+/** True when something (a file, a folder, a link's target) is at `path`. */
+export async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return false;
+    throw error;
+  }
+}

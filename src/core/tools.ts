@@ -1,0 +1,47 @@
+/** Which Debian package brings which program, so that a missing one is met early and with the line that mends it. */
+
+const PACKAGE_OF: Readonly<Record<string, string>> = {
+  apt: 'apt',
+  'apt-cache': 'apt',
+  'apt-config': 'apt',
+  'apt-get': 'apt',
+  'apt-ftparchive': 'apt-utils',
+  ar: 'binutils',
+  cpio: 'cpio',
+  debugfs: 'e2fsprogs',
+  dpkg: 'dpkg',
+  'dpkg-deb': 'dpkg',
+  'dpkg-shlibdeps': 'dpkg-dev',
+  git: 'git',
+  gpg: 'gpg',
+  gpgv: 'gpgv',
+  ip: 'iproute2',
+  lintian: 'lintian',
+  'mke2fs': 'e2fsprogs',
+  mmdebstrap: 'mmdebstrap',
+  objdump: 'binutils',
+  python3: 'python3',
+  'qemu-img': 'qemu-utils',
+  'qemu-system-aarch64': 'qemu-system-arm',
+  'qemu-system-x86_64': 'qemu-system-x86',
+  ssh: 'openssh-client',
+  'ssh-keygen': 'openssh-client',
+  tar: 'tar',
+  unshare: 'util-linux',
+  xz: 'xz-utils',
+  zstd: 'zstd',
+};
+
+/** The Debian package that ships `program`, if the table has it. */
+export function debianPackageOf(program: string): string | undefined {
+  const name = program.slice(program.lastIndexOf('/') + 1);
+  return Object.hasOwn(PACKAGE_OF, name) ? PACKAGE_OF[name] : undefined;
+}
+
+/** "needs qemu-img: apt-get install qemu-utils" */
+export function missingProgramHint(program: string): string {
+  const debianPackage = debianPackageOf(program);
+  return debianPackage === undefined
+    ? `put '${program}' on the PATH, then run the command again`
+    : `apt-get install ${debianPackage}`;
+}
