@@ -6,7 +6,7 @@ import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type SQLInputValue, type SQLOutputValue, type StatementSync } from 'node:sqlite';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { UserError, errnoOf } from './errors.ts';
+import { errnoOf, UserError } from './errors.ts';
 
 export type SqlValue = SQLInputValue;
 export type SqlRow = Record<string, SQLOutputValue>;
@@ -99,10 +99,14 @@ function migrate(database: Database, migrations: readonly string[], readOnly: bo
   const versionNow = () => Number(database.get('PRAGMA user_version')?.user_version ?? 0);
   const refuseNewer = (version: number) => {
     if (version <= migrations.length) return;
-    throw new UserError('database-newer', `the database was written by a newer buildkit (schema ${version}, this one knows ${migrations.length})`, {
-      file: database.path,
-      hint: 'use the newer buildkit',
-    });
+    throw new UserError(
+      'database-newer',
+      `the database was written by a newer buildkit (schema ${version}, this one knows ${migrations.length})`,
+      {
+        file: database.path,
+        hint: 'use the newer buildkit',
+      },
+    );
   };
   refuseNewer(versionNow());
   if (versionNow() === migrations.length || readOnly) return;
@@ -124,7 +128,10 @@ export interface Lock extends Disposable {
  * @param waitMs how long to wait for another holder
  * @throws UserError `locked` when another process still holds it then
  */
-export async function lock(path: string, options: { waitMs?: number; what?: string; signal?: AbortSignal } = {}): Promise<Lock> {
+export async function lock(
+  path: string,
+  options: { waitMs?: number; what?: string; signal?: AbortSignal } = {},
+): Promise<Lock> {
   mkdirSync(dirname(path), { recursive: true });
   const db = new DatabaseSync(path, { timeout: 0 });
   let delay = 5;

@@ -41,6 +41,16 @@ export class UserError extends BuildkitError {
   readonly exitCode = 1;
 }
 
+/** A check that found something: every Problem, not only the first. */
+export class ProblemsError extends UserError {
+  readonly problems: readonly Problem[];
+
+  constructor(code: string, message: string, problems: readonly Problem[], details: ErrorDetails = {}) {
+    super(code, message, details);
+    this.problems = problems;
+  }
+}
+
 /** Unknown command, flag or value on the command line. */
 export class UsageError extends BuildkitError {
   readonly exitCode = 2;

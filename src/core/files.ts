@@ -3,7 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { type FileHandle, mkdir, mkdtemp, open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { UserError, errnoOf } from './errors.ts';
+import { errnoOf, UserError } from './errors.ts';
 
 export interface AtomicWriteOptions {
   readonly mode?: number;
@@ -12,7 +12,11 @@ export interface AtomicWriteOptions {
 }
 
 /** Writes `path` whole: to a neighbour first, fsync, rename, fsync of the folder. Parent folders are made. */
-export async function writeFileAtomic(path: string, content: string | Uint8Array, options: AtomicWriteOptions = {}): Promise<void> {
+export async function writeFileAtomic(
+  path: string,
+  content: string | Uint8Array,
+  options: AtomicWriteOptions = {},
+): Promise<void> {
   await atomically(path, options, (file) => file.writeFile(content));
 }
 
@@ -62,7 +66,9 @@ export function explainWriteError(cause: unknown, path: string): unknown {
     EPERM: ['no right to write here', 'choose another folder (--state, --out) or run as the user that owns it'],
   };
   const known = hints[errnoOf(cause) ?? ''];
-  return known ? new UserError('cannot-write', `cannot write '${path}': ${known[0]}`, { hint: known[1], file: path, cause }) : cause;
+  return known
+    ? new UserError('cannot-write', `cannot write '${path}': ${known[0]}`, { hint: known[1], file: path, cause })
+    : cause;
 }
 
 export type DigestName = 'md5' | 'sha1' | 'sha256' | 'sha512';

@@ -5,9 +5,9 @@
  * killed with its descendants on abort and on dispose; the end of stderr kept for the error; the command shown at `-v`.
  */
 import type { Readable, Writable } from 'node:stream';
-import { type Options, execa } from 'execa';
+import { execa, type Options } from 'execa';
 import type { RunContext } from './context.ts';
-import { ToolError, errnoOf } from './errors.ts';
+import { errnoOf, ToolError } from './errors.ts';
 import { missingProgramHint } from './tools.ts';
 
 const STDERR_TAIL_BYTES = 8192;
@@ -105,7 +105,11 @@ export function start(
   args: readonly string[],
   options: Omit<RunOptions, 'onLine' | 'input' | 'maxOutputBytes' | 'logFile'> & {
     /** Files or descriptors for the child's streams instead of pipes; 'ignore' closes. */
-    readonly stdio?: { readonly stdin?: 'pipe' | 'ignore'; readonly stdout?: 'pipe' | 'ignore' | 'inherit'; readonly stderr?: 'pipe' | 'ignore' | 'inherit' };
+    readonly stdio?: {
+      readonly stdin?: 'pipe' | 'ignore';
+      readonly stdout?: 'pipe' | 'ignore' | 'inherit';
+      readonly stderr?: 'pipe' | 'ignore' | 'inherit';
+    };
   } = {},
 ): RunningProgram {
   const command = shellQuote([program, ...args]);
@@ -196,14 +200,25 @@ interface Outcome {
 
 function toolError(program: string, command: string, outcome: unknown, stderr: string, options: RunOptions): ToolError {
   const result = outcome as Outcome;
-  const failure = { command, stderrTail: stderr.slice(-STDERR_TAIL_BYTES), logFile: options.logFile, status: result.exitCode };
+  const failure = {
+    command,
+    stderrTail: stderr.slice(-STDERR_TAIL_BYTES),
+    logFile: options.logFile,
+    status: result.exitCode,
+  };
   const errno = errnoOf(result.cause) ?? result.code;
   if (errno === 'ENOENT' && result.exitCode === undefined) {
-    return new ToolError('tool-missing', `'${program}' is not installed`, { ...failure, hint: missingProgramHint(program) });
+    return new ToolError('tool-missing', `'${program}' is not installed`, {
+      ...failure,
+      hint: missingProgramHint(program),
+    });
   }
   const cause = result.cause;
   if (result.timedOut) {
-    return new ToolError('tool-timeout', `'${program}' took longer than ${(options.timeoutMs ?? 0) / 1000} s`, { ...failure, cause });
+    return new ToolError('tool-timeout', `'${program}' took longer than ${(options.timeoutMs ?? 0) / 1000} s`, {
+      ...failure,
+      cause,
+    });
   }
   if (result.isMaxBuffer) {
     return new ToolError('tool-output', `'${program}' printed more than buildkit takes`, { ...failure, cause });
@@ -212,7 +227,10 @@ function toolError(program: string, command: string, outcome: unknown, stderr: s
     return new ToolError('tool-killed', `'${program}' was ended by ${result.signal}`, { ...failure, cause });
   }
   if (result.exitCode === undefined) {
-    return new ToolError('tool-failed', `'${program}' could not be started: ${errno ?? 'unknown reason'}`, { ...failure, cause });
+    return new ToolError('tool-failed', `'${program}' could not be started: ${errno ?? 'unknown reason'}`, {
+      ...failure,
+      cause,
+    });
   }
   return new ToolError('tool-failed', `'${program}' failed with exit code ${result.exitCode}`, { ...failure, cause });
 }

@@ -17,7 +17,7 @@ const PACKAGE_OF: Readonly<Record<string, string>> = {
   gpgv: 'gpgv',
   ip: 'iproute2',
   lintian: 'lintian',
-  'mke2fs': 'e2fsprogs',
+  mke2fs: 'e2fsprogs',
   mmdebstrap: 'mmdebstrap',
   objdump: 'binutils',
   python3: 'python3',

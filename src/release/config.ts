@@ -1,0 +1,104 @@
+/** The schema of `buildkit.yaml`: every key, its meaning and its default. Sections are owned by the folder of their name. */
+import { z } from 'zod';
+
+const duration = z
+  .string()
+  .regex(/^\d+[hdwmy]$/, "write a number and h, d, w, m (months) or y, for example '14d'")
+  .describe("a length of time: number and h, d, w, m (months) or y, for example '14d'");
+
+const httpCheck = z.strictObject({
+  http: z.url({ protocol: /^https?$/ }).describe('fetched inside the test machine'),
+  status: z.int().min(100).max(599).default(200).describe('the HTTP status that is right'),
+  contains: z.string().optional().describe('text that the answer must contain'),
+});
+
+const commandCheck = z.strictObject({
+  command: z.string().min(1).describe('run by sh inside the test machine; exit code 0 is right'),
+});
+
+const serviceCheck = z.strictObject({
+  service: z.string().min(1).describe('a systemd unit that must be active inside the test machine'),
+});
+
+const pkg = z.strictObject({
+  'packaging-version': z
+    .string()
+    .regex(/^[0-9][A-Za-z0-9.+]*$/, 'starts with a digit; letters, digits, "." and "+" follow')
+    .default('1')
+    .describe('the Debian revision before the suite mark: 3.1.3-1~deb12 has 1'),
+  compression: z.enum(['xz', 'zstd', 'gzip', 'none']).default('xz').describe('of the members of the .deb files'),
+  maintainer: z
+    .string()
+    .optional()
+    .describe('"Name <mail>"; default: from pyproject.toml, DEBFULLNAME and DEBEMAIL, or git'),
+  out: z.string().default('dist').describe('folder for the .deb files'),
+});
+
+const repo = z.strictObject({
+  dir: z.string().default('repo').describe('folder of the repository'),
+  suites: z.array(z.string()).optional().describe('codenames; default: the suite above'),
+  components: z.array(z.string()).min(1).default(['main']).describe('sections of each suite'),
+  architectures: z.array(z.string()).min(1).default(['amd64']).describe('beside all'),
+  origin: z.string().optional().describe('Origin in Release; default: the name above'),
+  label: z.string().optional().describe('Label in Release; default: the name above'),
+  'valid-for': duration.default('14d').describe('until Valid-Until in Release'),
+  key: z.string().optional().describe('fingerprint of the signing key; default: the only key there is'),
+  listen: z.string().default('127.0.0.1:8080').describe('address of repo serve'),
+});
+
+const vm = z.strictObject({
+  accel: z.enum(['auto', 'kvm', 'tcg']).default('auto').describe('auto tries KVM and falls back to emulation'),
+  memory: z
+    .string()
+    .regex(/^\d+[MG]$/, "a number and M or G, for example '1024M'")
+    .default('1024M')
+    .describe('of each machine'),
+  cpus: z.int().min(1).max(256).default(2).describe('of each machine'),
+  base: z
+    .strictObject({
+      size: z
+        .string()
+        .regex(/^\d+[MG]$/, "a number and M or G, for example '8G'")
+        .default('8G')
+        .describe('of the virtual disk'),
+      include: z.array(z.string()).default([]).describe('Debian packages beside the minimum'),
+      mirror: z.string().optional().describe("default: the mirror in this machine's apt configuration"),
+    })
+    .prefault({}),
+});
+
+const key = z.strictObject({
+  name: z.string().optional().describe('user id of a key that release run makes; default: the name above'),
+  email: z.string().optional().describe('mail address in that user id'),
+  algorithm: z.enum(['ed25519', 'rsa4096']).default('ed25519').describe('rsa4096 for clients older than Debian 12'),
+  expires: z.string().default('2y').describe('how long a new key lives'),
+});
+
+const release = z.strictObject({
+  install: z
+    .array(z.string())
+    .optional()
+    .describe('packages that the test machine installs; default: those built from packages'),
+  checks: z
+    .array(z.union([httpCheck, commandCheck, serviceCheck]))
+    .default([])
+    .describe('what must hold in the test machine after the installation'),
+});
+
+export const configSchema = z.strictObject({
+  name: z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9+.-]+$/, 'lower case letters, digits, "+", "-" and "."; two at least')
+    .default('buildkit-workspace')
+    .describe('of the workspace'),
+  suite: z.string().default('bookworm').describe('codename of the Debian release to build for'),
+  packages: z.array(z.string()).min(1).default(['.']).describe('folders or requirements that release run builds'),
+  pkg: pkg.prefault({}).describe('how .deb files are built'),
+  key: key.prefault({}).describe('the signing key'),
+  repo: repo.prefault({}).describe('the apt repository'),
+  vm: vm.prefault({}).describe('test machines'),
+  release: release.prefault({}).describe('what release run installs and checks'),
+});
+
+export type Config = z.infer<typeof configSchema>;
+export type ReleaseCheck = Config['release']['checks'][number];
