@@ -1,0 +1,141 @@
+/**
+ * Binary packages as files: what a .deb holds, writing one reproducibly, reading, listing and unpacking any, also hostile ones.
+ *
+ * Secret: how members, tar entries and digests are put together so that nothing larger than a few MiB is ever in memory.
+ * Ruled by deb(5), dpkg-deb(1), Policy 3.9, 5.6.20 (Installed-Size), 10.9.
+ */
+import type { RunContext } from '../core/context.ts';
+import type { Compression } from './compression.ts';
+import type { Paragraph } from './control.ts';
+import type { BinaryPackage } from './package.ts';
+
+/** Where the content of a regular file comes from. `size` of `open` is in bytes and must be exact. */
+export type DebSource =
+  | { readonly file: string }
+  | { readonly data: Uint8Array | string }
+  | { readonly open: () => AsyncIterable<Uint8Array>; readonly size: number };
+
+/** One object of data.tar. */
+export interface DebEntry {
+  /** As installed: '/usr/bin/x'. */
+  readonly path: string;
+  readonly type: 'file' | 'dir' | 'symlink' | 'hardlink';
+  /** Permission bits with setuid, setgid and sticky: 0o4755. Ignored for links. */
+  readonly mode: number;
+  /** Seconds since the epoch; never later than `sourceDateEpoch`, which is also the default. */
+  readonly mtime?: number;
+  /** Default 0. */
+  readonly uid?: number;
+  readonly gid?: number;
+  /** Default 'root' where uid (gid) is 0, else empty. */
+  readonly user?: string;
+  readonly group?: string;
+  /** Symlink: the text of the link. Hard link: the path of another entry of type 'file'. */
+  readonly link?: string;
+  /** Files only. */
+  readonly source?: DebSource;
+  readonly conffile?: boolean;
+}
+
+export type MaintainerScript = 'preinst' | 'postinst' | 'prerm' | 'postrm' | 'config';
+
+/** A package to write. */
+export interface DebSpec {
+  /** Installed-Size is filled in. */
+  readonly control: Paragraph;
+  readonly scripts?: Partial<Record<MaintainerScript, string>>;
+  /** Added to the entries marked `conffile`. */
+  readonly conffiles?: readonly string[];
+  readonly triggers?: string;
+  /** Other control files: 'templates', 'shlibs', ... */
+  readonly extraControl?: Readonly<Record<string, { readonly data: Uint8Array | string; readonly mode: number }>>;
+  readonly entries: Iterable<DebEntry> | AsyncIterable<DebEntry>;
+}
+
+export interface WriteDebOptions {
+  /** Default 'xz'. */
+  readonly compression?: Compression;
+  /** Default: that of the program (xz 6, zstd 3, gzip 9). */
+  readonly level?: number;
+  /** Seconds since the epoch: every later mtime is set back to it. */
+  readonly sourceDateEpoch: number;
+  /** Default: the number of cores. The bytes written do not depend on it. */
+  readonly threads?: number;
+}
+
+/** One member of the outer ar archive. */
+export interface DebMember {
+  /** 'debian-binary', 'control.tar.xz', ... */
+  readonly name: string;
+  /** Of its first byte in the file. */
+  readonly offset: number;
+  /** In bytes, as stored. */
+  readonly size: number;
+}
+
+export interface DebInfo {
+  readonly package: BinaryPackage;
+  readonly members: readonly DebMember[];
+  /** By plain name: 'control', 'postinst', 'md5sums', ... */
+  readonly controlFiles: ReadonlyMap<string, Uint8Array>;
+  /** Paths as in conffiles, without flags. */
+  readonly conffiles: readonly string[];
+}
+
+/** One object of data.tar as read. */
+export interface DebFile {
+  /** '/usr/bin/x'; '/' for the root entry. */
+  readonly path: string;
+  readonly type: 'file' | 'dir' | 'symlink' | 'hardlink' | 'fifo' | 'char-device' | 'block-device';
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly user: string;
+  readonly group: string;
+  /** Bytes of content; 0 for everything but files. */
+  readonly size: number;
+  /** Seconds since the epoch, may be negative. */
+  readonly mtime: number;
+  /** Symlink: its text. Hard link: the path of its target, '/usr/bin/x'. */
+  readonly link?: string;
+}
+
+/**
+ * Writes a .deb: streamed, atomic, fsynced. The same spec and `sourceDateEpoch` give the same bytes.
+ * @throws UserError for a spec that cannot be a package, a source that vanished or changed, a full disk; nothing is left behind
+ */
+export declare function writeDeb(
+  context: RunContext,
+  path: string,
+  spec: DebSpec,
+  options: WriteDebOptions,
+): Promise<BinaryPackage>;
+
+/**
+ * Reads the control member and all four digests in one streaming pass.
+ * @throws UserError that names the file and the member, for anything that dpkg would not take
+ */
+export declare function readDeb(context: RunContext, path: string): Promise<DebInfo>;
+
+/** One result of `readDebs`: the package, or why that file is none. */
+export type DebResult =
+  | { readonly path: string; readonly info: DebInfo }
+  | { readonly path: string; readonly error: unknown };
+
+/**
+ * Like `readDeb` for many files, in their order, with one decompressor process for many members. A broken file gives a
+ * result with `error` and disturbs no other.
+ */
+export declare function readDebs(
+  context: RunContext,
+  paths: Iterable<string> | AsyncIterable<string>,
+): AsyncGenerator<DebResult>;
+
+/** The objects of data.tar in their order, streaming. */
+export declare function listDeb(context: RunContext, path: string): AsyncGenerator<DebFile>;
+
+/**
+ * Unpacks data.tar below `target` (made when missing) with modes and mtimes; owners (numeric) when root.
+ * @throws UserError for a name or link that leaves `target`, for device nodes, for broken archives
+ */
+export declare function extractDeb(context: RunContext, path: string, target: string): Promise<void>;
