@@ -1,0 +1,197 @@
+/**
+ * What a machine needs for which job, what of it is missing, and the one apt-get line that mends it.
+ *
+ * The table is data; looking (starting programs) and mending (apt-get) are apart from it.
+ */
+import { access, constants, statfs } from 'node:fs/promises';
+import type { Context } from '../core/context.ts';
+import { errnoOf, ToolError, UserError } from '../core/errors.ts';
+import { formatBytes } from '../core/log.ts';
+import { hasProgram, run } from '../core/run.ts';
+
+/** `use`: the commands; `quickstart`: what `npm run quickstart` needs; `test`: what `npm test` needs on top; `bench`: the peers. */
+export type DoctorGoal = 'use' | 'quickstart' | 'test' | 'bench';
+
+type Probe = { readonly program: string } | { readonly python: string };
+
+interface Requirement {
+  readonly package: string;
+  readonly probe: Probe;
+  /** What does not work without it. */
+  readonly needed: string;
+  readonly since: DoctorGoal;
+}
+
+const GOALS: readonly DoctorGoal[] = ['use', 'quickstart', 'test', 'bench'];
+
+const REQUIREMENTS: readonly Requirement[] = [
+  { package: 'apt', probe: { program: 'apt-get' }, needed: 'finding the Debian mirror', since: 'use' },
+  {
+    package: 'dpkg-dev',
+    probe: { program: 'dpkg-shlibdeps' },
+    needed: 'shared library dependencies (pkg build)',
+    since: 'use',
+  },
+  {
+    package: 'binutils',
+    probe: { program: 'objdump' },
+    needed: 'shared library dependencies (pkg build)',
+    since: 'use',
+  },
+  { package: 'xz-utils', probe: { program: 'xz' }, needed: '.deb files and indexes', since: 'use' },
+  { package: 'python3', probe: { program: '/usr/bin/python3' }, needed: 'Python packages (pkg build)', since: 'use' },
+  {
+    package: 'python3-pip',
+    probe: { python: 'pip' },
+    needed: 'resolving Python dependencies (pkg build)',
+    since: 'use',
+  },
+  { package: 'mmdebstrap', probe: { program: 'mmdebstrap' }, needed: 'base images (vm base build)', since: 'use' },
+  { package: 'e2fsprogs', probe: { program: 'mke2fs' }, needed: 'base images (vm base build)', since: 'use' },
+  { package: 'qemu-utils', probe: { program: 'qemu-img' }, needed: 'disks of machines (vm)', since: 'use' },
+  { package: 'qemu-system-x86', probe: { program: 'qemu-system-x86_64' }, needed: 'machines (vm)', since: 'use' },
+  { package: 'openssh-client', probe: { program: 'ssh-keygen' }, needed: 'reaching machines (vm)', since: 'use' },
+  { package: 'git', probe: { program: 'git' }, needed: 'version control', since: 'test' },
+  { package: 'apt-utils', probe: { program: 'apt-ftparchive' }, needed: 'comparing indexes (tests)', since: 'test' },
+  { package: 'gpgv', probe: { program: 'gpgv' }, needed: 'checking signatures (tests)', since: 'test' },
+  { package: 'gpg', probe: { program: 'gpg' }, needed: 'checking keys (tests)', since: 'test' },
+  { package: 'lintian', probe: { program: 'lintian' }, needed: 'checking packages (tests)', since: 'test' },
+  { package: 'zstd', probe: { program: 'zstd' }, needed: 'checking compression (tests)', since: 'test' },
+  { package: 'iproute2', probe: { program: 'ip' }, needed: 'network namespaces (tests)', since: 'test' },
+];
+
+export interface Finding {
+  readonly name: string;
+  readonly status: 'ok' | 'missing' | 'warning';
+  readonly detail: string;
+  /** Debian package that mends it. */
+  readonly package?: string;
+}
+
+/** The requirements of a goal: each goal includes those before it. Pure. */
+export function requirementsFor(goal: DoctorGoal): readonly Requirement[] {
+  const last = GOALS.indexOf(goal);
+  return REQUIREMENTS.filter((one) => GOALS.indexOf(one.since) <= last);
+}
+
+/** Every finding about this machine, good and bad. */
+export async function checkMachine(context: Context, goal: DoctorGoal): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  for (const requirement of requirementsFor(goal)) {
+    const name = 'program' in requirement.probe ? requirement.probe.program : `python3 -m ${requirement.probe.python}`;
+    const there = await probe(context, requirement.probe);
+    findings.push({
+      name,
+      status: there ? 'ok' : 'missing',
+      detail: there ? requirement.needed : `${requirement.needed} needs it`,
+      package: requirement.package,
+    });
+  }
+  findings.push(await checkKvm(), await checkRights(context), await checkRoom(context));
+  return findings;
+}
+
+async function probe(context: Context, what: Probe): Promise<boolean> {
+  if ('program' in what) return hasProgram(context, what.program);
+  try {
+    // Debian's own interpreter: one that comes first in PATH may be another version than the target's
+    await run(context, '/usr/bin/python3', ['-c', `import ${what.python}`]);
+    return true;
+  } catch (error) {
+    if (error instanceof ToolError) return false;
+    throw error;
+  }
+}
+
+async function checkKvm(): Promise<Finding> {
+  try {
+    await access('/dev/kvm', constants.R_OK | constants.W_OK);
+    return {
+      name: '/dev/kvm',
+      status: 'ok',
+      detail: 'opens; the first machine that starts tells whether it can run a guest',
+    };
+  } catch (error) {
+    const reason = errnoOf(error) === 'ENOENT' ? 'is not there' : 'cannot be opened (is your user in the group kvm?)';
+    return {
+      name: '/dev/kvm',
+      status: 'warning',
+      detail: `${reason}: machines run under emulation, several times slower`,
+    };
+  }
+}
+
+async function checkRights(context: Context): Promise<Finding> {
+  if (process.getuid?.() === 0) return { name: 'rights', status: 'ok', detail: 'root' };
+  const mapped = await hasProgram(context, 'newuidmap');
+  return mapped
+    ? { name: 'rights', status: 'ok', detail: 'not root: base images are built in a user namespace' }
+    : {
+        name: 'rights',
+        status: 'warning',
+        detail: 'not root and no newuidmap: vm base build needs one of them',
+        package: 'uidmap',
+      };
+}
+
+async function checkRoom(context: Context): Promise<Finding> {
+  let folder = context.stateDir;
+  for (;;) {
+    try {
+      const facts = await statfs(folder);
+      const free = facts.bavail * facts.bsize;
+      const enough = free > 4e9;
+      return {
+        name: 'room',
+        status: enough ? 'ok' : 'warning',
+        detail: `${formatBytes(free)} free for ${context.stateDir}${enough ? '' : ': a base image and its machines want 4 GB'}`,
+      };
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT' || folder === '/') throw error;
+      folder = folder.slice(0, folder.lastIndexOf('/')) || '/';
+    }
+  }
+}
+
+/** Debian packages that the missing findings name, sorted, each once. */
+export function missingPackages(findings: readonly Finding[]): string[] {
+  const names = findings.flatMap((one) => (one.status === 'missing' && one.package !== undefined ? [one.package] : []));
+  return [...new Set(names)].sort();
+}
+
+/** The line that installs `packages`, without recommended ones, waiting for another apt that is at work. */
+export function aptGetInstallArgs(packages: readonly string[]): string[] {
+  return ['install', '-y', '--no-install-recommends', '-o', 'DPkg::Lock::Timeout=300', ...packages];
+}
+
+/**
+ * Installs Debian packages with apt-get, as root or through sudo, showing the line.
+ * @throws UserError `packages-missing` with the line to paste where there are no rights
+ */
+export async function installPackages(context: Context, packages: readonly string[]): Promise<void> {
+  if (packages.length === 0) return;
+  const root = process.getuid?.() === 0;
+  const args = aptGetInstallArgs(packages);
+  if (!root && !(await canSudo(context))) {
+    throw new UserError('packages-missing', `these Debian packages are missing: ${packages.join(' ')}`, {
+      hint: `as root: apt-get update && apt-get ${args.join(' ')} (or run 'sudo -v' first, then this again)`,
+    });
+  }
+  const [program, prefix] = root ? ['apt-get', []] : ['sudo', ['apt-get']];
+  const env = { DEBIAN_FRONTEND: 'noninteractive' };
+  await context.log.step(`${program} ${[...prefix, ...args].join(' ')}`, async () => {
+    await run(context, program, [...prefix, 'update', '-qq'], { env, timeoutMs: 600_000 });
+    await run(context, program, [...prefix, ...args], { env, timeoutMs: 1_800_000 });
+  });
+}
+
+/** True when sudo works without asking (a question could not be seen behind the narration). */
+async function canSudo(context: Context): Promise<boolean> {
+  try {
+    await run(context, 'sudo', ['-n', 'true']);
+    return true;
+  } catch (error) {
+    if (error instanceof ToolError) return false;
+    throw error;
+  }
+}

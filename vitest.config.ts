@@ -1,0 +1,32 @@
+import { defineConfig } from 'vitest/config';
+
+const TOOLS_TIMEOUT_MS = 180_000;
+
+export default defineConfig({
+  test: {
+    reporters: ['default', './test/support/reporter.ts'],
+    projects: [
+      { test: { name: 'unit', include: ['test/*.test.ts', 'test/unit/**/*.test.ts'], testTimeout: 20_000 } },
+      {
+        test: {
+          name: 'tools',
+          include: ['test/tools/**/*.test.ts'],
+          testTimeout: TOOLS_TIMEOUT_MS,
+          hookTimeout: TOOLS_TIMEOUT_MS,
+          maxWorkers: 2,
+        },
+      },
+      {
+        test: {
+          name: 'vm',
+          include: ['test/vm/**/*.test.ts'],
+          // machines share two cores: one file after the other, and after the other tiers
+          fileParallelism: false,
+          sequence: { groupOrder: 1 },
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
+        },
+      },
+    ],
+  },
+});
