@@ -71,7 +71,12 @@ export function loadConfig<T>(schema: z.ZodType<T>, layers: ConfigLayers): Loade
   if (!parsed.success) {
     for (const issue of parsed.error.issues) problems.push(...explainIssue(issue, shape, origins, locate));
   }
-  if (problems.length > 0 || !parsed.success) throw invalid(problems, layers.file?.path);
+  if (problems.length > 0 || !parsed.success) {
+    throw invalid(
+      problems.toSorted((a, b) => (a.line ?? 0) - (b.line ?? 0)),
+      layers.file?.path,
+    );
+  }
   return { values: parsed.data, entries: listEntries(shape, parsed.data, origins) };
 }
 

@@ -30,7 +30,7 @@ export interface ListenAddress {
  * @throws UserError `listen-address`
  */
 export function parseListenAddress(text: string): ListenAddress {
-  const match = /^(?:(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]*)):)?(\d{1,5})$/.exec(text.trim());
+  const match = /^(?:(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]*)):)?(\d{1,5})$/.exec(text.trim());
   const port = Number(match?.[3]);
   if (!match || port > 65535) {
     throw new UserError('listen-address', `'${text}' is no address to listen on`, {
