@@ -104,28 +104,29 @@ function usageErrorFrom(error: CommanderError, argv: readonly string[], program:
   });
 }
 
-async function readConfig(workspaceDir: string, required: boolean): Promise<LoadedConfig<Config>> {
+async function readWorkspaceFile(workspaceDir: string): Promise<{ path: string; text: string } | undefined> {
+  const path = join(workspaceDir, 'buildkit.yaml');
+  try {
+    return { path, text: await readFile(path, 'utf8') };
+  } catch (cause) {
+    if (errnoOf(cause) === 'ENOENT') return undefined;
+    const message = `cannot read the configuration: ${(cause as Error).message}`;
+    throw new UserError('config-unreadable', message, { file: path, cause });
+  }
+}
+
+/** A cheap look, so that commands without configuration do not pay for the YAML parser and the schema. */
+async function workspaceNamesState(workspaceDir: string): Promise<boolean> {
+  return /^state\s*:/m.test((await readWorkspaceFile(workspaceDir))?.text ?? '');
+}
+
+async function readConfig(workspaceDir: string): Promise<LoadedConfig<Config>> {
   const [{ loadConfig }, { configSchema }] = await Promise.all([
     import('../core/config.ts'),
     import('../release/config.ts'),
   ]);
-  const path = join(workspaceDir, 'buildkit.yaml');
-  let text: string | undefined;
-  try {
-    text = await readFile(path, 'utf8');
-  } catch (cause) {
-    if (errnoOf(cause) !== 'ENOENT' || required) {
-      throw new UserError('config-unreadable', `cannot read the configuration: ${(cause as Error).message}`, {
-        file: path,
-        cause,
-      });
-    }
-  }
-  return loadConfig(configSchema, {
-    env: process.env,
-    envPrefix: 'BUILDKIT',
-    ...(text === undefined ? {} : { file: { path, text } }),
-  });
+  const file = await readWorkspaceFile(workspaceDir);
+  return loadConfig(configSchema, { env: process.env, envPrefix: 'BUILDKIT', file });
 }
 
 /** Appends each line to a file of this run below the state folder; silent where that cannot be written. */
@@ -180,10 +181,15 @@ async function main(argv: readonly string[]): Promise<number> {
   let exitCode = 0;
   let log: Log | undefined;
 
-  const makeContext = (): CommandContext => {
+  const makeContext = async (): Promise<CommandContext> => {
     const options = globals();
     const cwd = process.cwd();
     const workspaceDir = resolve(cwd, options.directory ?? '.');
+    let config: Promise<LoadedConfig<Config>> | undefined;
+    const loadedConfig = () => (config ??= readConfig(workspaceDir));
+    const decided = options.state !== undefined || Boolean(process.env.BUILDKIT_STATE);
+    const namesState = !decided && (await workspaceNamesState(workspaceDir));
+    const stateOfWorkspace = namesState ? (await loadedConfig()).values.state : undefined;
     const places = choosePlaces({
       env: process.env,
       uid: process.getuid?.() ?? 0,
@@ -191,6 +197,7 @@ async function main(argv: readonly string[]): Promise<number> {
       programDir: PROGRAM_DIR,
       cwd,
       stateFlag: options.state,
+      stateOfWorkspace: stateOfWorkspace && resolve(workspaceDir, stateOfWorkspace),
     });
     const level: LogLevel = options.quiet ? 'quiet' : options.verbose ? 'verbose' : 'normal';
     log = createLog({
@@ -203,8 +210,6 @@ async function main(argv: readonly string[]): Promise<number> {
       clock: () => performance.now(),
       transcript: openTranscript(places.stateDir, argv, new Date()),
     });
-    let config: Promise<LoadedConfig<Config>> | undefined;
-    const loadedConfig = () => (config ??= readConfig(workspaceDir, false));
     return {
       env: process.env,
       signal: interruption.signal,
@@ -228,7 +233,7 @@ async function main(argv: readonly string[]): Promise<number> {
     action:
       (handler) =>
       async (...args: unknown[]) => {
-        const output = await handler(makeContext(), ...(args.slice(0, -1) as never));
+        const output = await handler(await makeContext(), ...(args.slice(0, -1) as never));
         interruption.signal.throwIfAborted();
         if (output) printOutput(output, globals().json ?? false);
         exitCode = output?.exitCode ?? 0;

@@ -1,6 +1,6 @@
 /**
- * Where things are kept: `--state DIR`, else BUILDKIT_STATE, else /var/lib/buildkit for root with an installed buildkit,
- * else the XDG folders (XDG Base Directory Specification 0.8).
+ * Where things are kept: `--state DIR`, else BUILDKIT_STATE, else `state` of buildkit.yaml, else /var/lib/buildkit for root
+ * with an installed buildkit, else the XDG folders (XDG Base Directory Specification 0.8).
  */
 import { join, resolve } from 'node:path';
 
@@ -12,6 +12,8 @@ export interface PathFacts {
   readonly programDir: string;
   readonly cwd: string;
   readonly stateFlag?: string | undefined;
+  /** `state` of buildkit.yaml, made absolute. */
+  readonly stateOfWorkspace?: string | undefined;
 }
 
 export interface Places {
@@ -26,6 +28,7 @@ export function choosePlaces(facts: PathFacts): Places {
   if (facts.stateFlag !== undefined) return below(resolve(facts.cwd, facts.stateFlag), 'flag --state');
   if (facts.env.BUILDKIT_STATE)
     return below(resolve(facts.cwd, facts.env.BUILDKIT_STATE), 'environment BUILDKIT_STATE');
+  if (facts.stateOfWorkspace !== undefined) return below(facts.stateOfWorkspace, 'buildkit.yaml');
   const installed = facts.programDir === '/usr' || facts.programDir.startsWith('/usr/');
   if (facts.uid === 0 && installed) {
     return { stateDir: '/var/lib/buildkit', cacheDir: '/var/cache/buildkit', origin: 'default (root, installed)' };

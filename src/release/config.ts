@@ -91,6 +91,11 @@ export const configSchema = z.strictObject({
     .regex(/^[a-z0-9][a-z0-9+.-]+$/, 'lower case letters, digits, "+", "-" and "."; two at least')
     .default('buildkit-workspace')
     .describe('of the workspace'),
+  state: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('folder of keys, machines and caches, from here; default: see buildkit config show'),
   suite: z.string().default('bookworm').describe('codename of the Debian release to build for'),
   packages: z.array(z.string()).min(1).default(['.']).describe('folders or requirements that release run builds'),
   pkg: pkg.prefault({}).describe('how .deb files are built'),

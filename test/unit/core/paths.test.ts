@@ -11,7 +11,11 @@ describe('where state is kept', () => {
       cacheDir: '/home/me/w/s/cache',
       origin: 'flag --state',
     });
-    expect(choosePlaces({ ...facts, env }).stateDir).toBe('/home/me/w/elsewhere');
+    expect(choosePlaces({ ...facts, env, stateOfWorkspace: '/ws/state' }).stateDir).toBe('/home/me/w/elsewhere');
+    expect(choosePlaces({ ...facts, stateOfWorkspace: '/ws/state' })).toMatchObject({
+      stateDir: '/ws/state',
+      origin: 'buildkit.yaml',
+    });
   });
 
   it('is /var/lib/buildkit only for root with an installed buildkit', () => {
