@@ -1,6 +1,16 @@
 /**
- * OpenPGP keys and signatures as apt and gpgv of Debian 12 and 13 take them. The only module that knows openpgp.js.
+ * OpenPGP keys and signatures as apt and gpgv of Debian 12 and 13 take them. Sole user of openpgp.js, which is loaded at first use
+ * (it takes a tenth of a second).
+ *
+ * Secret: which keys those programs accept (tried: Ed25519 in its old "legacy" form, RSA, NIST curves; not the new v4 Ed25519 and
+ * v6 keys, which gpgv 2.2 refuses), the framing of clear-signed text (RFC 9580 section 7) and its traps: openpgp.js writes CRLF,
+ * ignores blanks at the end of a line, and takes a key that expired after it signed, which gpgv and apt do not.
  */
+import { isUtf8 } from 'node:buffer';
+import type { Key, PartialConfig, PrivateKey, PublicKey, VerifyMessageResult } from 'openpgp';
+import { UserError } from '../core/errors.ts';
+import { printable } from '../core/log.ts';
+import { type Paragraph, type ParseOptions, parseControl } from './control.ts';
 
 export type KeyAlgorithm = 'ed25519' | 'rsa4096';
 
@@ -49,4 +59,448 @@ export interface Signer {
   /** Of the primary key, 40 upper case hex digits. */
   readonly fingerprint: string;
   readonly signedAt: Date;
+}
+
+export interface SignOptions {
+  /** The time of the signature: with the same date, key and text an Ed25519 or RSA key gives the same bytes. */
+  readonly date: Date;
+}
+
+export interface VerifyOptions {
+  /** The time at which keys and signatures must be valid. */
+  readonly date: Date;
+  /** For messages. */
+  readonly file?: string | undefined;
+}
+
+/** One or more public keys: a binary keyring or armored text. */
+export type KeyData = string | Uint8Array;
+
+export interface Verified {
+  /** Those whose signature is good, in the order of the signatures. */
+  readonly signers: readonly Signer[];
+}
+
+/** Same input, same signature: openpgp.js otherwise adds a random notation. */
+const CONFIG: PartialConfig = { nonDeterministicSignaturesViaNotation: false };
+
+/** As openpgp.js names algorithms and curves. gpgv 2.2 of Debian 12 knows none of these. */
+const NOT_IN_DEBIAN_12 = new Set(['ed25519', 'ed448', 'x25519', 'x448']);
+
+/**
+ * Makes a key that signs and certifies, without a subkey.
+ * @throws UserError `key-user-id` for a name or an address that no key can carry
+ */
+export async function generateKey(options: GenerateKeyOptions): Promise<GeneratedKey> {
+  const { generateKey: generate } = await import('openpgp');
+  refuseBadUserId(options.name, options.email);
+  const kind =
+    options.algorithm === 'rsa4096'
+      ? ({ type: 'rsa', rsaBits: 4096 } as const)
+      : ({ type: 'ecc', curve: 'ed25519Legacy' } as const);
+  const made = await generate({
+    ...kind,
+    userIDs: [{ name: options.name, email: options.email }],
+    subkeys: [],
+    date: options.date,
+    ...(options.expiresSeconds === undefined ? {} : { keyExpirationTime: options.expiresSeconds }),
+    ...(options.passphrase === undefined ? {} : { passphrase: options.passphrase }),
+    format: 'object',
+    config: CONFIG,
+  });
+  return {
+    fingerprint: made.publicKey.getFingerprint().toUpperCase(),
+    privateKeyArmored: unixLines(made.privateKey.armor()),
+    publicKeyArmored: unixLines(made.publicKey.armor()),
+  };
+}
+
+/**
+ * What a key says of itself.
+ * @throws UserError `key-unreadable`, `key-several`
+ */
+export async function readKey(data: KeyData): Promise<KeyInfo> {
+  const [only, second] = await readKeys(data);
+  if (second !== undefined) {
+    throw new UserError('key-several', 'there is more than one key in it', {
+      hint: 'export the one key: gpg --armor --export FINGERPRINT',
+    });
+  }
+  return only!;
+}
+
+/**
+ * Every key of a keyring.
+ * @throws UserError `key-unreadable` also when there is none
+ */
+export async function readKeys(data: KeyData): Promise<KeyInfo[]> {
+  return Promise.all((await loadKeys(data)).map(describeKey));
+}
+
+/** The public part of a key or of a whole keyring. */
+export async function exportPublic(data: KeyData, format: 'armored'): Promise<string>;
+export async function exportPublic(data: KeyData, format: 'binary'): Promise<Uint8Array>;
+export async function exportPublic(data: KeyData, format: 'armored' | 'binary'): Promise<string | Uint8Array> {
+  const { armor, enums } = await import('openpgp');
+  const keys = await loadKeys(data);
+  const binary = Buffer.concat(keys.map((key) => key.toPublic().write()));
+  return format === 'binary' ? new Uint8Array(binary) : unixLines(armor(enums.armor.publicKey, new Uint8Array(binary)));
+}
+
+/** The same key, its secret part included, as armored text. */
+export async function armorKey(data: KeyData): Promise<string> {
+  const [key, second] = await loadKeys(data);
+  if (key === undefined || second !== undefined)
+    throw new UserError('key-several', 'there is not exactly one key in it');
+  return unixLines(key.armor());
+}
+
+/**
+ * Signs a text for InRelease: readable, the signature below it. Several keys sign one text (key rotation).
+ * `gpgv --output` gives back exactly `text`.
+ * @throws UserError `sign-text`, `key-expired`, `key-passphrase`, `key-unsupported`, `key-not-secret`, ...
+ */
+export async function clearSign(text: string, keys: readonly SigningKey[], options: SignOptions): Promise<string> {
+  const { createCleartextMessage, sign } = await import('openpgp');
+  if (/[ \t\r](?:\n|$)/.test(text) || !text.endsWith('\n')) {
+    throw new UserError('sign-text', 'a text to be signed ends with a newline and has no blanks at the end of a line', {
+      hint: 'a clear signature does not cover blanks at the end of a line (RFC 9580 section 7.2)',
+    });
+  }
+  const signingKeys = await unlockAll(keys, options.date);
+  // the line break before the signature is not part of what is signed, but gpgv gives it back
+  const message = await createCleartextMessage({ text: text.slice(0, -1) });
+  const signed = await sign({ message, signingKeys, date: options.date, config: CONFIG });
+  return unixLines(signed);
+}
+
+/** A detached signature, for Release.gpg: armored, or binary where `armor` is false. */
+export async function detachSign(
+  data: string | Uint8Array,
+  keys: readonly SigningKey[],
+  options: SignOptions & { readonly armor: false },
+): Promise<Uint8Array>;
+export async function detachSign(
+  data: string | Uint8Array,
+  keys: readonly SigningKey[],
+  options: SignOptions & { readonly armor?: true },
+): Promise<string>;
+export async function detachSign(
+  data: string | Uint8Array,
+  keys: readonly SigningKey[],
+  options: SignOptions & { readonly armor?: boolean },
+): Promise<string | Uint8Array> {
+  const { createMessage, sign } = await import('openpgp');
+  const signingKeys = await unlockAll(keys, options.date);
+  const message = await createMessage({ binary: toBytes(data) });
+  const common = { message, signingKeys, detached: true, date: options.date, config: CONFIG } as const;
+  if (options.armor === false) return new Uint8Array((await sign({ ...common, format: 'binary' })) as Uint8Array);
+  return unixLines((await sign({ ...common, format: 'armored' })) as string);
+}
+
+/**
+ * The text that one of these keys signed, and nothing else: anything outside of the signature is refused.
+ * As in apt, one good signature is enough, those of unknown keys do not count, and one bad signature spoils it.
+ * @throws UserError `signature-missing`, `signature-framing`, `signature-bad`, `signature-unknown-key`, `signature-expired`
+ */
+export async function verifyClearSigned(
+  signed: string | Uint8Array,
+  publicKeys: readonly KeyData[],
+  options: VerifyOptions,
+): Promise<Verified & { readonly text: string }> {
+  const { readCleartextMessage, verify } = await import('openpgp');
+  const cleartextMessage = clearSignedFrame(toText(signed, options), options);
+  const message = await explained('signature-framing', 'the clear-signed text cannot be read', options, () =>
+    readCleartextMessage({ cleartextMessage, config: CONFIG }),
+  );
+  const verificationKeys = await loadPublicKeys(publicKeys);
+  const { signatures } = await verify({ message, verificationKeys, date: options.date, config: CONFIG });
+  const signers = await goodSigners(signatures, verificationKeys, options);
+  return { text: `${unixLines(message.getText())}\n`, signers };
+}
+
+/**
+ * Checks a detached signature (armored or binary) of `data`; the rules are those of `verifyClearSigned`.
+ */
+export async function verifyDetached(
+  data: string | Uint8Array,
+  signature: string | Uint8Array,
+  publicKeys: readonly KeyData[],
+  options: VerifyOptions,
+): Promise<Verified> {
+  const { createMessage, readSignature, verify } = await import('openpgp');
+  const read = await explained('signature-framing', 'the signature cannot be read', options, () =>
+    isArmored(signature)
+      ? readSignature({ armoredSignature: toText(signature, options), config: CONFIG })
+      : readSignature({ binarySignature: toBytes(signature), config: CONFIG }),
+  );
+  const message = await createMessage({ binary: toBytes(data) });
+  const verificationKeys = await loadPublicKeys(publicKeys);
+  const { signatures } = await verify({
+    message,
+    signature: read,
+    verificationKeys,
+    date: options.date,
+    format: 'binary',
+    config: CONFIG,
+  });
+  return { signers: await goodSigners(signatures, verificationKeys, options) };
+}
+
+/**
+ * The paragraphs of a clear-signed deb822 text (InRelease, .dsc, .changes), of the signed part only.
+ * @throws UserError as `verifyClearSigned`, and `control-syntax` for what was signed
+ */
+export async function readSigned(
+  signed: string | Uint8Array,
+  publicKeys: readonly KeyData[],
+  options: VerifyOptions & ParseOptions,
+): Promise<Verified & { readonly paragraphs: readonly Paragraph[]; readonly text: string }> {
+  const verified = await verifyClearSigned(signed, publicKeys, options);
+  return { ...verified, paragraphs: parseControl(verified.text, options) };
+}
+
+const BEGIN_SIGNED = '-----BEGIN PGP SIGNED MESSAGE-----';
+const BEGIN_SIGNATURE = '-----BEGIN PGP SIGNATURE-----';
+const END_SIGNATURE = '-----END PGP SIGNATURE-----';
+
+/** The text when it is one clear-signed message from its first to its last line; readers must not see what the signature does not cover. */
+function clearSignedFrame(text: string, options: VerifyOptions): string {
+  const { file } = options;
+  const lines = unixLines(text)
+    .split('\n')
+    .map((line) => line.trimEnd());
+  const begin = lines.indexOf(BEGIN_SIGNED);
+  if (begin < 0) {
+    throw new UserError('signature-missing', 'the text is not signed', {
+      file,
+      hint: `a clear-signed text starts with '${BEGIN_SIGNED}'`,
+    });
+  }
+  if (begin > 0) throw new UserError('signature-framing', 'there is text above the signed part', { file, line: 1 });
+  const end = lines.indexOf(END_SIGNATURE);
+  if (end < 0)
+    throw new UserError('signature-framing', 'the signature has no end: the file is cut off', {
+      file,
+      line: lines.length,
+    });
+  const trailing = lines.findIndex((line, index) => index > end && line !== '');
+  if (trailing >= 0)
+    throw new UserError('signature-framing', 'there is text below the signature', { file, line: trailing + 1 });
+  for (const mark of [BEGIN_SIGNED, BEGIN_SIGNATURE]) {
+    const second = lines.indexOf(mark, lines.indexOf(mark) + 1);
+    if (second > 0)
+      throw new UserError('signature-framing', 'there is more than one signed part', { file, line: second + 1 });
+  }
+  return text;
+}
+
+async function goodSigners(
+  results: VerifyMessageResult['signatures'],
+  keys: readonly PublicKey[],
+  options: VerifyOptions,
+): Promise<Signer[]> {
+  const good: Signer[] = [];
+  const reasons: { code: string; message: string; cause?: unknown }[] = [];
+  for (const result of results) {
+    const id = result.keyID.toHex().toUpperCase();
+    const key = keys.find((candidate) => candidate.getKeys(result.keyID).length > 0);
+    if (key === undefined) {
+      reasons.push({
+        code: 'signature-unknown-key',
+        message: `it is signed by the key ${id}, which is not among the given ones`,
+      });
+      continue;
+    }
+    const fingerprint = key.getFingerprint().toUpperCase();
+    try {
+      await result.verified;
+      await key.getSigningKey(result.keyID, options.date); // expired or revoked since it signed
+      const { packets } = await result.signature;
+      good.push({ fingerprint, signedAt: packets[0]?.created ?? options.date });
+    } catch (cause) {
+      const reason = refusal(fingerprint, cause);
+      if (reason.code === 'signature-bad')
+        throw new UserError(reason.code, reason.message, { file: options.file, cause });
+      reasons.push(reason);
+    }
+  }
+  if (good.length > 0) return good;
+  const why = reasons.find((reason) => reason.code !== 'signature-unknown-key') ?? reasons[0];
+  throw new UserError(why?.code ?? 'signature-missing', why?.message ?? 'there is no signature in it', {
+    file: options.file,
+    cause: why?.cause,
+  });
+}
+
+/** openpgp.js has no error codes: these are its messages that tell a signature of no use from a forged one. */
+function refusal(fingerprint: string, cause: unknown): { code: string; message: string; cause: unknown } {
+  const message = cause instanceof Error ? cause.message : String(cause);
+  const kinds: readonly (readonly [RegExp, string, string])[] = [
+    [/revoked/i, 'signature-key-revoked', `its key ${fingerprint} is revoked`],
+    [/key is expired|Subkey is expired/i, 'signature-expired', `its key ${fingerprint} has expired`],
+    [/signature is expired/i, 'signature-expired', `the signature of ${fingerprint} has expired`],
+    [/in the future/i, 'signature-future', `the signature of ${fingerprint} is from the future: check the clock`],
+    [
+      /insecure|rejected|not allowed|does not satisfy|shorter than/i,
+      'signature-weak',
+      `the signature of ${fingerprint} uses a weak algorithm`,
+    ],
+    [
+      /signing key packet/i,
+      'signature-unknown-key',
+      `the key ${fingerprint} may not sign, or has no valid self-signature`,
+    ],
+  ];
+  const [, code, text] = kinds.find(([pattern]) => pattern.test(message)) ?? [
+    undefined,
+    'signature-bad',
+    `the signature of ${fingerprint} does not fit the text: one of them was changed`,
+  ];
+  return { code, message: text, cause };
+}
+
+async function loadKeys(data: KeyData): Promise<Key[]> {
+  const openpgp = await import('openpgp');
+  return explained(
+    'key-unreadable',
+    'there is no OpenPGP key that can be read in it',
+    { hint: 'export one with: gpg --armor --export' },
+    async () => {
+      if (!isArmored(data)) return await openpgp.readKeys({ binaryKeys: toBytes(data), config: CONFIG });
+      const blocks =
+        toText(data, {}).match(
+          /-----BEGIN PGP (?:PUBLIC|PRIVATE) KEY BLOCK-----[\s\S]*?-----END PGP (?:PUBLIC|PRIVATE) KEY BLOCK-----/g,
+        ) ?? [];
+      if (blocks.length === 0) throw new Error('no armored key block');
+      const keys = await Promise.all(blocks.map((block) => openpgp.readKeys({ armoredKeys: block, config: CONFIG })));
+      return keys.flat();
+    },
+  );
+}
+
+async function loadPublicKeys(keys: readonly KeyData[]): Promise<PublicKey[]> {
+  const loaded = await Promise.all(keys.map(loadKeys));
+  return loaded.flat().map((key) => key.toPublic());
+}
+
+async function describeKey(key: Key): Promise<KeyInfo> {
+  const fingerprint = key.getFingerprint().toUpperCase();
+  const expires = await key.getExpirationTime();
+  return {
+    fingerprint,
+    keyId: fingerprint.slice(-16),
+    userIds: key.getUserIDs(),
+    algorithm: algorithmName(key),
+    created: key.getCreationTime(),
+    ...(expires instanceof Date ? { expires } : {}),
+    revoked: key.revocationSignatures.length > 0 && (await key.isRevoked()),
+    secret: key.isPrivate(),
+    locked: key.isPrivate() && !key.isDecrypted(),
+  };
+}
+
+/** `ed25519`, `rsa4096`, `nistp256`: as gpg prints it. */
+function algorithmName(key: Key): string {
+  const { algorithm, bits, curve } = key.getAlgorithmInfo();
+  if (bits !== undefined) return `${algorithm.startsWith('rsa') ? 'rsa' : algorithm}${bits}`;
+  return (curve ?? algorithm).replace(/Legacy$/, '').toLowerCase();
+}
+
+async function unlockAll(keys: readonly SigningKey[], date: Date): Promise<PrivateKey[]> {
+  if (keys.length === 0)
+    throw new UserError('key-none', 'there is no key to sign with', { hint: 'make one: buildkit key generate' });
+  return Promise.all(keys.map((key) => unlock(key, date)));
+}
+
+async function unlock({ key: data, passphrase }: SigningKey, date: Date): Promise<PrivateKey> {
+  const [key, second] = await loadKeys(data);
+  if (key === undefined || second !== undefined)
+    throw new UserError('key-several', 'there is not exactly one key in it');
+  const name = `the key ${key.getFingerprint().toUpperCase()}`;
+  if (!key.isPrivate()) {
+    throw new UserError('key-not-secret', `${name} is a public key: it cannot sign`, {
+      hint: 'export the secret part: gpg --armor --export-secret-keys',
+    });
+  }
+  if (key.keyPacket.version !== 4 || NOT_IN_DEBIAN_12.has(key.getAlgorithmInfo().algorithm)) {
+    throw new UserError('key-unsupported', `${name} is of a kind that gpgv of Debian 12 refuses`, {
+      hint: 'make one with: buildkit key generate',
+    });
+  }
+  const unlocked = key.isDecrypted() ? key : await decrypt(key, passphrase, name);
+  try {
+    await unlocked.getSigningKey(undefined, date);
+  } catch (cause) {
+    throw cannotSign(name, cause);
+  }
+  return unlocked;
+}
+
+async function decrypt(key: PrivateKey, passphrase: string | undefined, name: string): Promise<PrivateKey> {
+  if (passphrase === undefined) throw new UserError('key-passphrase', `${name} has a passphrase, and none was given`);
+  const { decryptKey } = await import('openpgp');
+  try {
+    return await decryptKey({ privateKey: key, passphrase, config: CONFIG });
+  } catch (cause) {
+    throw new UserError('key-passphrase', `the passphrase is not that of ${name}`, { cause });
+  }
+}
+
+function cannotSign(name: string, cause: unknown): UserError {
+  const message = cause instanceof Error ? cause.message : String(cause);
+  if (/expired/i.test(message)) {
+    return new UserError('key-expired', `${name} has expired: apt would refuse what it signs`, {
+      hint: 'give it a new expiry date, or make a new key',
+      cause,
+    });
+  }
+  if (/revoked/i.test(message))
+    return new UserError('key-revoked', `${name} is revoked`, { hint: 'make a new key', cause });
+  return new UserError('key-cannot-sign', `${name} cannot sign: ${printable(message)}`, { cause });
+}
+
+function refuseBadUserId(name: string, email: string): void {
+  if (name.trim() === '' || /[<>()\u0000-\u001f\u007f]/.test(name)) {
+    throw new UserError('key-user-id', `'${printable(name)}' cannot be the name in a key`, {
+      hint: 'it must not be empty or hold < > ( )',
+    });
+  }
+  if (!/^[^\s<>()@\u0000-\u001f\u007f]+@[^\s<>()@\u0000-\u001f\u007f]+$/.test(email)) {
+    throw new UserError('key-user-id', `'${printable(email)}' is not a mail address`, {
+      hint: 'as in: releases@example.org',
+    });
+  }
+}
+
+/** Runs `body`; whatever openpgp.js throws becomes a UserError. */
+async function explained<T>(
+  code: string,
+  message: string,
+  details: { readonly file?: string | undefined; readonly hint?: string | undefined },
+  body: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await body();
+  } catch (cause) {
+    throw new UserError(code, message, { file: details.file, hint: details.hint, cause });
+  }
+}
+
+function isArmored(data: string | Uint8Array): boolean {
+  return typeof data === 'string' || Buffer.from(data.subarray(0, 4096)).toString('latin1').includes('-----BEGIN PGP ');
+}
+
+function toBytes(data: string | Uint8Array): Uint8Array {
+  return typeof data === 'string' ? new TextEncoder().encode(data) : data;
+}
+
+function toText(data: string | Uint8Array, options: { readonly file?: string | undefined }): string {
+  if (typeof data === 'string') return data;
+  if (!isUtf8(data)) throw new UserError('signature-framing', 'the text is not UTF-8', { file: options.file });
+  return Buffer.from(data).toString('utf8');
+}
+
+function unixLines(text: string): string {
+  return text.replaceAll('\r\n', '\n');
 }
