@@ -1,0 +1,111 @@
+/**
+ * Maintainer scripts: byte-compiling, system users, systemd units.
+ *
+ * Secret: the shell text. Modelled on debhelper's autoscripts (postinst-py3compile, postinst-systemd-enable, ...), which are
+ * what Debian's own packages run; ruled by Policy 6 and 9.3 and by deb-systemd-helper(1p).
+ */
+import type { MaintainerScript } from '../deb/archive.ts';
+
+export interface ScriptNeeds {
+  readonly packageName: string;
+  /** Public Python modules are in the package. */
+  readonly python: boolean;
+  /** System user (and group) that the package's services run as. */
+  readonly user?: string | undefined;
+  /** Names of units: 'hello.service'. */
+  readonly units: readonly string[];
+  /** Folders that services made, absolute; gone at purge. */
+  readonly stateDirs: readonly string[];
+}
+
+const CONFIGURING =
+  '[ "$1" = "configure" ] || [ "$1" = "abort-upgrade" ] || [ "$1" = "abort-deconfigure" ] || [ "$1" = "abort-remove" ]';
+
+/** The scripts that a package needs, absent where there is nothing to do. */
+export function maintainerScripts(needs: ScriptNeeds): Partial<Record<MaintainerScript, string>> {
+  const parts: Record<'postinst' | 'prerm' | 'postrm', string[]> = { postinst: [], prerm: [], postrm: [] };
+  if (needs.user !== undefined) addUser(parts, needs.user);
+  if (needs.python) addPython(parts, needs.packageName);
+  if (needs.units.length > 0) addUnits(parts, needs.units);
+  addPurge(parts, needs);
+  const scripts: Partial<Record<MaintainerScript, string>> = {};
+  for (const [name, bodies] of Object.entries(parts)) {
+    if (bodies.length > 0) scripts[name as MaintainerScript] = `#!/bin/sh\nset -e\n\n${bodies.join('\n')}\nexit 0\n`;
+  }
+  return scripts;
+}
+
+type Parts = Record<'postinst' | 'prerm' | 'postrm', string[]>;
+
+function addPython(parts: Parts, name: string): void {
+  parts.postinst.push(`if command -v py3compile >/dev/null 2>&1; then
+	py3compile -p ${name}
+fi
+`);
+  parts.prerm.push(`if command -v py3clean >/dev/null 2>&1; then
+	py3clean -p ${name}
+else
+	dpkg -L ${name} | sed -En -e '/^(.*)\\/(.+)\\.py$/s,,rm "\\1/__pycache__/\\2".*,e'
+	find /usr/lib/python3/dist-packages/ -type d -name __pycache__ -empty -print0 | xargs --null --no-run-if-empty rmdir
+fi
+`);
+}
+
+function addUser(parts: Parts, user: string): void {
+  parts.postinst.push(`if [ "$1" = "configure" ] && ! getent passwd ${user} >/dev/null; then
+	adduser --system --quiet --group --no-create-home --home /nonexistent ${user}
+fi
+`);
+}
+
+function addUnits(parts: Parts, units: readonly string[]): void {
+  for (const unit of units) {
+    parts.postinst.push(`if ${CONFIGURING}; then
+	# an administrator's choice of enabled or disabled is kept; new installations are enabled
+	deb-systemd-helper unmask ${unit} >/dev/null || true
+	if deb-systemd-helper --quiet was-enabled ${unit}; then
+		deb-systemd-helper enable ${unit} >/dev/null || true
+	else
+		deb-systemd-helper update-state ${unit} >/dev/null || true
+	fi
+fi
+`);
+  }
+  const startable = units.filter((unit) => !/@\.\w+$/.test(unit)).join(' ');
+  if (startable !== '') {
+    parts.postinst.push(`if ${CONFIGURING}; then
+	if [ -z "\${DPKG_ROOT:-}" ] && [ -d /run/systemd/system ]; then
+		systemctl --system daemon-reload >/dev/null || true
+		if [ -n "$2" ]; then
+			action=restart
+		else
+			action=start
+		fi
+		deb-systemd-invoke $action ${startable} >/dev/null || true
+	fi
+fi
+`);
+    parts.prerm.unshift(`if [ -z "\${DPKG_ROOT:-}" ] && [ "$1" = "remove" ] && [ -d /run/systemd/system ]; then
+	deb-systemd-invoke stop ${startable} >/dev/null || true
+fi
+`);
+  }
+  parts.postrm.push(`if [ -z "\${DPKG_ROOT:-}" ] && [ "$1" = "remove" ] && [ -d /run/systemd/system ]; then
+	systemctl --system daemon-reload >/dev/null || true
+fi
+if [ "$1" = "purge" ] && [ -x /usr/bin/deb-systemd-helper ]; then
+	deb-systemd-helper purge ${units.join(' ')} >/dev/null || true
+fi
+`);
+}
+
+function addPurge(parts: Parts, needs: ScriptNeeds): void {
+  const lines: string[] = [];
+  for (const folder of needs.stateDirs) lines.push(`	rm -rf ${folder}`);
+  if (needs.user !== undefined) {
+    lines.push(`	if command -v deluser >/dev/null 2>&1; then
+		deluser --system --quiet ${needs.user} >/dev/null 2>&1 || true
+	fi`);
+  }
+  if (lines.length > 0) parts.postrm.push(`if [ "$1" = "purge" ]; then\n${lines.join('\n')}\nfi\n`);
+}

@@ -1,0 +1,132 @@
+/**
+ * The texts that every binary package carries: Description, copyright (DEP-5), changelog.Debian.gz.
+ *
+ * Secret: their form. Ruled by Policy 3.4, 4.4, 12.5, 12.7, 5.6.13 and the machine-readable copyright format 1.0.
+ */
+import { gzipSync } from 'node:zlib';
+
+/** The one-line synopsis: no article, no full stop at its end, 80 characters at most. */
+export function synopsis(summary: string, fallback: string): string {
+  const plain = summary
+    .replaceAll(/[\s\u0000-\u001f\u007f]+/g, ' ')
+    .trim()
+    .replace(/^(a|an|the)\s+/i, '')
+    .replace(/[\s.!]+$/, '');
+  if (plain.length < 3) return fallback;
+  if (plain.length <= 79) return plain;
+  return `${plain.slice(0, 77).replace(/\s+\S*$/, '')}..`;
+}
+
+/** The Description field: synopsis and paragraphs, wrapped and indented. */
+export function description(first: string, paragraphs: readonly string[]): string {
+  const body = paragraphs.map((text) => wrap(text, 78).map((line) => ` ${line}`));
+  return [first, ...body.flatMap((lines, index) => (index === 0 ? lines : [' .', ...lines]))].join('\n');
+}
+
+function wrap(text: string, width: number): string[] {
+  const lines: string[] = [''];
+  for (const word of text.split(/\s+/).filter((part) => part !== '')) {
+    const last = lines.at(-1)!;
+    if (last === '') lines[lines.length - 1] = word;
+    else if (last.length + 1 + word.length <= width) lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
+}
+
+export interface CopyrightFacts {
+  readonly upstreamName: string;
+  readonly source: string | undefined;
+  readonly author: string | undefined;
+  /** Short name or SPDX expression as upstream says it. */
+  readonly licence: string | undefined;
+  readonly licenceFiles: readonly { readonly name: string; readonly text: string }[];
+}
+
+/** Long licences that base-files brings: the copyright file must point there (Policy 12.5). */
+const COMMON_LICENCES: readonly [RegExp, RegExp, string][] = [
+  [/GNU AFFERO GENERAL PUBLIC LICENSE/, /^/, ''],
+  [/GNU LESSER GENERAL PUBLIC LICENSE/, /Version 3/, 'LGPL-3'],
+  [/GNU LESSER GENERAL PUBLIC LICENSE/, /Version 2\.1/, 'LGPL-2.1'],
+  [/GNU GENERAL PUBLIC LICENSE/, /Version 3/, 'GPL-3'],
+  [/GNU GENERAL PUBLIC LICENSE/, /Version 2/, 'GPL-2'],
+  [/Apache License/, /Version 2\.0, January 2004/, 'Apache-2.0'],
+  [/Mozilla Public License/i, /Version 2\.0/i, 'MPL-2.0'],
+];
+
+/** The machine-readable copyright file. */
+export function copyrightText(facts: CopyrightFacts): string {
+  const notices = facts.licenceFiles.flatMap((file) => copyrightLines(file.text)).slice(0, 40);
+  const holders = notices.length > 0 ? [...new Set(notices)] : [facts.author ?? `the authors of ${facts.upstreamName}`];
+  const texts = facts.licenceFiles.flatMap((file, index) => [
+    ...(index > 0 ? ['', `--- ${file.name} ---`, ''] : []),
+    ...licenceLines(file.text),
+  ]);
+  const body = texts.length > 0 ? texts : ['The package names no text of its licence beside this name.'];
+  return [
+    'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/',
+    `Upstream-Name: ${oneLine(facts.upstreamName)}`,
+    ...(facts.source === undefined ? [] : [`Source: ${oneLine(facts.source)}`]),
+    '',
+    'Files: *',
+    `Copyright: ${holders.map(oneLine).join('\n           ')}`,
+    `License: ${oneLine(facts.licence ?? 'other').replaceAll(' ', '-')}`,
+    ...body.map((line) => (line.trim() === '' ? ' .' : ` ${line.trimEnd()}`)),
+    '',
+  ].join('\n');
+}
+
+function oneLine(text: string): string {
+  return text.replaceAll(/[\s\u0000-\u001f\u007f]+/g, ' ').trim();
+}
+
+function copyrightLines(text: string): string[] {
+  return text
+    .split(/\r?\n/)
+    .map((line) => line.trim())
+    .filter((line) => /^(copyright\b.*(\d{4}|©|\(c\))|©|\(c\)\s)/i.test(line) && line.length < 200)
+    .map((line) => line.replace(/^copyright\s*/i, '').replace(/^(\(c\)|©)\s*/i, ''))
+    .filter((line) => line !== '' && !/^(holder|owner|notice|\[yyyy\])/i.test(line));
+}
+
+function licenceLines(text: string): string[] {
+  const common = COMMON_LICENCES.find(
+    ([title, version]) => text.length > 8000 && title.test(text) && version.test(text),
+  )?.[2];
+  if (!common)
+    return text
+      .trim()
+      .split(/\r?\n/)
+      .map((line) => line.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f]/g, ' '));
+  return [`On Debian systems the full text of this licence is in /usr/share/common-licenses/${common}.`];
+}
+
+export interface ChangeEntry {
+  readonly package: string;
+  readonly version: string;
+  readonly suite: string;
+  readonly changes: readonly string[];
+  readonly maintainer: string;
+  /** Seconds since the epoch. */
+  readonly date: number;
+}
+
+/** changelog.Debian.gz with one entry; the same bytes for the same entry. */
+export function changelogGz(entry: ChangeEntry): Buffer {
+  const text = [
+    `${entry.package} (${entry.version}) ${entry.suite}; urgency=medium`,
+    '',
+    ...entry.changes.flatMap((change) =>
+      wrap(change, 74).map((line, index) => `${index === 0 ? '  * ' : '    '}${line}`),
+    ),
+    '',
+    ` -- ${entry.maintainer}  ${rfc5322Date(entry.date)}`,
+    '',
+  ].join('\n');
+  return gzipSync(text, { level: 9 });
+}
+
+/** 'Mon, 02 Jan 2006 15:04:05 +0000' */
+export function rfc5322Date(seconds: number): string {
+  return new Date(seconds * 1000).toUTCString().replace('GMT', '+0000');
+}
