@@ -1,0 +1,249 @@
+/**
+ * Packages into a suite: read, check, copy aside, then all of the call in one transaction.
+ *
+ * Secret: the order that makes a crash and a race harmless. Files are staged and durable before the lock is taken; inside the
+ * transaction, whose writer is alone, each goes to its place by rename and is catalogued. A crash before the commit leaves at
+ * most pool files that no index names, and the next add of the same package puts its own in their place.
+ */
+import { readdir, stat } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { BuildkitError, errnoOf, UserError } from '../core/errors.ts';
+import { admit, checkFits } from './admit.ts';
+import type { CatalogPackage, NewPackage } from './catalog.ts';
+import {
+  factsOf,
+  findComponent,
+  findSuite,
+  lockWrite,
+  type PackageFacts,
+  type RepoHandle,
+  scratchOf,
+} from './handle.ts';
+import { fileState, isInPool, poolPath, putStaged, stage, syncStaged } from './pool.ts';
+import type { SuiteSettings } from './settings.ts';
+
+export interface AddOptions {
+  /** Default: the first component of the suite. */
+  readonly component?: string | undefined;
+  /** One refused file refuses the call. */
+  readonly allOrNothing?: boolean | undefined;
+  readonly dryRun?: boolean | undefined;
+  /** For the history. */
+  readonly who?: string | undefined;
+}
+
+export interface Refusal {
+  readonly file: string;
+  /** Stable, kebab-case. */
+  readonly code: string;
+  readonly message: string;
+  readonly hint?: string | undefined;
+}
+
+export interface AddResult {
+  readonly added: readonly PackageFacts[];
+  /** In the suite already, with the same bytes. */
+  readonly unchanged: readonly PackageFacts[];
+  /** Not added; everything else was, unless `allOrNothing`. */
+  readonly refused: readonly Refusal[];
+}
+
+interface Candidate {
+  readonly path: string;
+  /** Of the file when it was read. */
+  readonly state: string;
+  readonly item: Omit<NewPackage, 'filename'>;
+}
+
+interface Read {
+  readonly candidates: readonly Candidate[];
+  readonly refused: readonly Refusal[];
+}
+
+/**
+ * Adds .deb and .udeb files and those in folders. What cannot be taken is told in `refused`.
+ * @throws UserError for an unknown suite or component, or a path that is not there; nothing is changed then
+ */
+export async function addPackages(
+  repo: RepoHandle,
+  suiteName: string,
+  paths: readonly string[],
+  options: AddOptions = {},
+): Promise<AddResult> {
+  const suite = findSuite(repo, suiteName);
+  const component = findComponent(suite, options.component);
+  const read = await readCandidates(repo, suite, await packageFiles(paths));
+  if (options.dryRun) return settle(repo, suite, component, read, options, undefined);
+  await using scratch = await scratchOf(repo, 'add-');
+  const { staged, refused } = await stageNew(repo, read.candidates, scratch.path);
+  using _ = await lockWrite(repo);
+  return settle(repo, suite, component, { ...read, refused: [...read.refused, ...refused] }, options, staged);
+}
+
+/** The files meant, each once: folders stand for every .deb and .udeb below them, in the order of their names. */
+async function packageFiles(paths: readonly string[]): Promise<string[]> {
+  const files = new Set<string>();
+  for (const given of paths) {
+    const path = resolve(given);
+    if (!(await isFolder(path, given))) {
+      files.add(path);
+      continue;
+    }
+    const entries = await readdir(path, { recursive: true, withFileTypes: true });
+    const found = entries
+      .filter((entry) => !entry.isDirectory() && /\.u?deb$/.test(entry.name))
+      .map((entry) => join(entry.parentPath, entry.name))
+      .sort();
+    if (found.length === 0) {
+      throw new UserError('no-packages', `there is no .deb file in '${given}'`, { file: path });
+    }
+    for (const file of found) files.add(file);
+  }
+  return [...files];
+}
+
+async function isFolder(path: string, given: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory();
+  } catch (cause) {
+    if (errnoOf(cause) !== 'ENOENT' && errnoOf(cause) !== 'ENOTDIR') throw cause;
+    throw new UserError('no-such-file', `there is no file or folder '${given}'`, { file: path, cause });
+  }
+}
+
+async function readCandidates(repo: RepoHandle, suite: SuiteSettings, files: readonly string[]): Promise<Read> {
+  const { readDebs } = await import('../deb/archive.ts');
+  const states = new Map<string, string>();
+  async function* noted(): AsyncGenerator<string> {
+    for (const path of files) {
+      states.set(path, await fileState(path));
+      yield path;
+    }
+  }
+  const candidates: Candidate[] = [];
+  const refused: Refusal[] = [];
+  for await (const result of readDebs(repo.context, noted())) {
+    repo.context.signal.throwIfAborted();
+    try {
+      if ('error' in result) throw result.error;
+      const item = admit(result.info.package, result.path.endsWith('.udeb') ? 'udeb' : 'deb');
+      checkFits(item, suite, result.path);
+      candidates.push({ path: result.path, state: states.get(result.path)!, item });
+    } catch (error) {
+      refused.push(refusalOf(result.path, error));
+    }
+    repo.context.log.progress('reading packages', candidates.length + refused.length, files.length);
+  }
+  return { candidates, refused };
+}
+
+function refusalOf(file: string, error: unknown): Refusal {
+  if (!(error instanceof BuildkitError) || error.exitCode !== 1) throw error;
+  return { file, code: error.code, message: error.message, hint: error.hint };
+}
+
+/** Copies aside what the pool does not have, durably. */
+async function stageNew(
+  repo: RepoHandle,
+  candidates: readonly Candidate[],
+  folder: string,
+): Promise<{ staged: ReadonlyMap<Candidate, string>; refused: readonly Refusal[] }> {
+  const staged = new Map<Candidate, string>();
+  const refused: Refusal[] = [];
+  for (const [index, candidate] of candidates.entries()) {
+    repo.context.signal.throwIfAborted();
+    const known = repo.catalog.findPackage(candidate.item);
+    if (known && (known.sha256 !== candidate.item.sha256 || isInPool(repo.layout.public, known))) continue;
+    const path = join(folder, String(index));
+    try {
+      await stage(candidate.path, path, candidate.state);
+      staged.set(candidate, path);
+    } catch (error) {
+      refused.push(refusalOf(candidate.path, error));
+    }
+  }
+  await syncStaged(repo.context, folder, [...staged.values()]);
+  return { staged, refused };
+}
+
+/** The one transaction of a call. `staged` undefined: only says what would happen. */
+function settle(
+  repo: RepoHandle,
+  suite: SuiteSettings,
+  component: string,
+  read: Read,
+  options: AddOptions,
+  staged: ReadonlyMap<Candidate, string> | undefined,
+): AddResult {
+  const { catalog, layout } = repo;
+  return catalog.transaction(() => {
+    const { accepted, refused } = refuseOtherBytes(repo, read);
+    if (options.allOrNothing && refused.length > 0) return { added: [], unchanged: [], refused };
+    const added: PackageFacts[] = [];
+    const unchanged: PackageFacts[] = [];
+    let change: number | undefined;
+    for (const candidate of accepted) {
+      const known = catalog.findPackage(candidate.item);
+      const filename = known?.filename ?? poolPath(component, candidate.item, (path) => catalog.isFilenameTaken(path));
+      const facts = factsOf(suite.name, component, { ...candidate.item, filename });
+      if (staged && !(known && isInPool(layout.public, known))) {
+        const stagedPath = staged.get(candidate);
+        if (stagedPath === undefined) {
+          refused.push(vanished(candidate));
+          continue;
+        }
+        putStaged(layout.public, stagedPath, filename);
+      }
+      if (known && catalog.isMember(suite.name, component, known)) {
+        unchanged.push(facts);
+        continue;
+      }
+      added.push(facts);
+      if (!staged) continue;
+      change ??= catalog.recordChange(repo.context.now(), options.who ?? 'unknown', 'add', {
+        suite: suite.name,
+        component,
+      });
+      catalog.addMember(change, suite.name, component, known ?? catalog.insertPackage({ ...candidate.item, filename }));
+    }
+    return { added, unchanged, refused };
+  });
+}
+
+/** The pool had it while files were staged, and has not any more. */
+function vanished(candidate: Candidate): Refusal {
+  return {
+    file: candidate.path,
+    code: 'pool-changed',
+    message: `${candidate.item.name} was removed from the pool meanwhile`,
+    hint: 'add it again',
+  };
+}
+
+/** Bytes under one name, version and architecture never change: neither those in the catalog nor within a call. */
+function refuseOtherBytes(repo: RepoHandle, read: Read): { accepted: Candidate[]; refused: Refusal[] } {
+  const refused = [...read.refused];
+  const refusedFiles = new Set(refused.map((refusal) => refusal.file));
+  const first = new Map<string, Candidate>();
+  const accepted: Candidate[] = [];
+  for (const candidate of read.candidates) {
+    if (refusedFiles.has(candidate.path)) continue; // changed while it was copied
+    const { kind, name, version, architecture, sha256 } = candidate.item;
+    const identity = `${name}_${version}_${architecture}.${kind}`;
+    const known: Pick<CatalogPackage, 'sha256'> | undefined =
+      repo.catalog.findPackage(candidate.item) ?? first.get(identity)?.item;
+    if (known !== undefined && known.sha256 !== sha256) {
+      refused.push({
+        file: candidate.path,
+        code: 'package-changed',
+        message: `${name} ${version} (${architecture}) is known with other bytes`,
+        hint: 'give the changed package a new version: clients and mirrors keep what they have under the old one',
+      });
+      continue;
+    }
+    if (first.has(identity)) continue; // the same package twice in the call
+    first.set(identity, candidate);
+    accepted.push(candidate);
+  }
+  return { accepted, refused };
+}

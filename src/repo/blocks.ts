@@ -1,0 +1,217 @@
+/**
+ * The cache of index blocks: text and compressed forms of each run of stanzas, brought up to date by what changed.
+ *
+ * Secret: how "one more package" costs one block, and the SQL of this cache. It may be deleted at any time: a missing or broken
+ * cache only means that the next publish makes every block anew.
+ */
+import { rm } from 'node:fs/promises';
+import type { RunContext } from '../core/context.ts';
+import { type Database, openDatabase } from '../core/db.ts';
+import { UserError } from '../core/errors.ts';
+import type { Catalog, IndexKey } from './catalog.ts';
+import { gzipMember, type XzBlock, xzBlocks } from './compress.ts';
+import { cutBlocks, startsBlock, type TextBlock } from './indexes.ts';
+
+/** A block ready to be written. */
+export interface StoredBlock {
+  readonly count: number;
+  readonly text: Uint8Array;
+  readonly gzip: Uint8Array;
+  readonly xz: XzBlock;
+}
+
+/** Raised whenever stanzas, cutting or compression change, so that no old piece is used again. */
+const FORMAT = 1;
+
+/** In place of a change: some blocks are missing. */
+const UNFINISHED = -1;
+
+/** Text compressed and stored at a time: bounds memory. */
+const BATCH_CHARACTERS = 8 * 1024 * 1024;
+
+const MIGRATIONS: readonly string[] = [
+  `
+  CREATE TABLE indexes (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, change INTEGER NOT NULL) STRICT;
+  CREATE TABLE blocks (
+    index_id INTEGER NOT NULL REFERENCES indexes (id) ON DELETE CASCADE, first TEXT NOT NULL, count INTEGER NOT NULL,
+    text BLOB NOT NULL, gzip BLOB NOT NULL, xz BLOB NOT NULL, xz_unpadded INTEGER NOT NULL,
+    PRIMARY KEY (index_id, first)
+  ) STRICT;
+  `,
+];
+
+/** Names in [from, to); `to` undefined: to the end. */
+interface NameRange {
+  readonly from: string;
+  readonly to: string | undefined;
+}
+
+export class BlockCache implements Disposable {
+  readonly #db: Database;
+
+  private constructor(db: Database) {
+    this.#db = db;
+  }
+
+  /** Opens or makes it; an unreadable one is thrown away. */
+  static async open(path: string): Promise<BlockCache> {
+    try {
+      return new BlockCache(openDatabase(path, MIGRATIONS));
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      for (const suffix of ['', '-wal', '-shm']) await rm(path + suffix, { force: true });
+      return new BlockCache(openDatabase(path, MIGRATIONS));
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#db[Symbol.dispose]();
+  }
+
+  /**
+   * Brings the blocks of one index to the state of the catalog at `change`. Returns how many were made anew.
+   * Interrupted in the middle, the index counts as unknown and is made anew the next time.
+   */
+  async update(context: RunContext, catalog: Catalog, key: IndexKey, change: number): Promise<number> {
+    const known = this.#find(key);
+    if (known?.change === change) return 0;
+    const incremental = known !== undefined && known.change !== UNFINISHED && known.change < change;
+    const ranges = incremental
+      ? dirtyRanges(catalog.namesChangedSince(key, known.change), this.#firsts(known.id))
+      : [{ from: '', to: undefined }];
+    let made = 0;
+    let id = known?.id;
+    const store = async (blocks: readonly TextBlock[], deleted: readonly NameRange[], state: number) => {
+      const pieces = await compress(context, blocks);
+      this.#db.transaction(() => {
+        id ??= this.#insert(key);
+        this.#db.run('UPDATE indexes SET change = ? WHERE id = ?', state, id);
+        for (const range of deleted) this.#deleteRange(id, range);
+        for (const [index, block] of blocks.entries()) this.#put(id, block, pieces[index]!);
+      });
+      made += blocks.length;
+    };
+    let batch: TextBlock[] = [];
+    let batchSize = 0;
+    let deleted: readonly NameRange[] = ranges;
+    for (const range of ranges) {
+      for (const block of cutBlocks(catalog.indexRange(key, range.from, range.to, change))) {
+        batch.push(block);
+        batchSize += block.text.length;
+        if (batchSize < BATCH_CHARACTERS) continue;
+        await store(batch, deleted, UNFINISHED);
+        batch = [];
+        batchSize = 0;
+        deleted = [];
+      }
+    }
+    await store(batch, deleted, change);
+    return made;
+  }
+
+  /** The blocks of one index in order, one in memory at a time. */
+  *blocks(key: IndexKey): Generator<StoredBlock> {
+    const id = this.#find(key)?.id;
+    if (id === undefined) return;
+    const rows = this.#db.iterate(
+      'SELECT count, text, gzip, xz, xz_unpadded FROM blocks WHERE index_id = ? ORDER BY first',
+      id,
+    );
+    for (const row of rows) {
+      const text = row.text as Uint8Array;
+      yield {
+        count: Number(row.count),
+        text,
+        gzip: row.gzip as Uint8Array,
+        xz: { bytes: row.xz as Uint8Array, unpaddedSize: Number(row.xz_unpadded), uncompressedSize: text.length },
+      };
+    }
+  }
+
+  #find(key: IndexKey): { id: number; change: number } | undefined {
+    const row = this.#db.get('SELECT id, change FROM indexes WHERE key = ?', keyText(key));
+    return row && { id: Number(row.id), change: Number(row.change) };
+  }
+
+  #insert(key: IndexKey): number {
+    return Number(
+      this.#db.get('INSERT INTO indexes (key, change) VALUES (?, ?) RETURNING id', keyText(key), UNFINISHED)?.id,
+    );
+  }
+
+  #firsts(id: number): string[] {
+    return this.#db
+      .all('SELECT first FROM blocks WHERE index_id = ? ORDER BY first', id)
+      .map((row) => String(row.first));
+  }
+
+  #deleteRange(id: number, range: NameRange): void {
+    this.#db.run(
+      'DELETE FROM blocks WHERE index_id = ? AND first >= ? AND first < ?',
+      id,
+      range.from,
+      range.to ?? '\u{10ffff}',
+    );
+  }
+
+  #put(id: number, block: TextBlock, made: { text: Uint8Array; gzip: Uint8Array; xz: XzBlock }): void {
+    this.#db.run(
+      'INSERT INTO blocks (index_id, first, count, text, gzip, xz, xz_unpadded) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      id,
+      block.first,
+      block.count,
+      made.text,
+      made.gzip,
+      made.xz.bytes,
+      made.xz.unpaddedSize,
+    );
+  }
+}
+
+function keyText(key: IndexKey): string {
+  return JSON.stringify([FORMAT, key.suite, key.component, key.kind, key.architecture]);
+}
+
+async function compress(
+  context: RunContext,
+  blocks: readonly TextBlock[],
+): Promise<{ text: Uint8Array; gzip: Uint8Array; xz: XzBlock }[]> {
+  if (blocks.length === 0) return [];
+  const texts = blocks.map((block) => Buffer.from(block.text));
+  const [xz, gzip] = await Promise.all([xzBlocks(context, texts), Promise.all(texts.map(gzipMember))]);
+  return texts.map((text, index) => ({ text, gzip: gzip[index]!, xz: xz[index]! }));
+}
+
+/**
+ * The ranges of names whose blocks must be made anew. A block reaches from its first name to the next block's. Where a
+ * changed name begins a block, or comes before the first one, its neighbour above may grow or shrink with it.
+ * @param changed sorted
+ * @param firsts first names of the blocks there are, sorted
+ */
+export function dirtyRanges(changed: readonly string[], firsts: readonly string[]): NameRange[] {
+  const starts = ['', ...firsts.slice(1)]; // the first block also takes every name before it
+  const dirty = new Set<number>();
+  for (const name of changed) {
+    const at = lastAtOrBefore(starts, name);
+    dirty.add(at);
+    if (at > 0 && starts[at] === name && startsBlock(name)) dirty.add(at - 1); // it may be gone: then the two are one
+  }
+  const ranges: { from: string; to: string | undefined }[] = [];
+  for (const at of [...dirty].sort((a, b) => a - b)) {
+    const last = ranges.at(-1);
+    if (last && last.to === starts[at]) last.to = starts[at + 1];
+    else ranges.push({ from: starts[at]!, to: starts[at + 1] });
+  }
+  return ranges;
+}
+
+function lastAtOrBefore(starts: readonly string[], name: string): number {
+  let low = 0;
+  let high = starts.length - 1;
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if (starts[middle]! <= name) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}

@@ -1,0 +1,445 @@
+/**
+ * What the repository knows: settings, packages, which package is in which suite, and every change ever made.
+ *
+ * Secret: all SQL of the catalog. Membership is kept as intervals (`added` .. `removed`, both numbers of changes), so that the
+ * contents of a suite at any earlier change can be told without ever having been copied.
+ */
+import { existsSync } from 'node:fs';
+import { type Database, openDatabase, type SqlRow } from '../core/db.ts';
+import { UserError } from '../core/errors.ts';
+import type { IndexFile } from './indexes.ts';
+import type { RepositorySettings, SuiteSettings } from './settings.ts';
+
+export type PackageKind = 'deb' | 'udeb';
+
+/** A package as it is to be catalogued; `control` is the stanza without Filename, Size and digests. */
+export interface NewPackage {
+  readonly kind: PackageKind;
+  readonly name: string;
+  readonly version: string;
+  readonly architecture: string;
+  readonly source: string;
+  /** Below public/: 'pool/main/h/hello/hello_1.0_all.deb'. */
+  readonly filename: string;
+  readonly size: number;
+  readonly md5: string;
+  readonly sha1: string;
+  readonly sha256: string;
+  readonly sha512: string;
+  readonly control: string;
+}
+
+export interface CatalogPackage extends NewPackage {
+  readonly id: number;
+}
+
+/** A package in a suite. */
+export interface Member {
+  readonly suite: string;
+  readonly component: string;
+  readonly package: CatalogPackage;
+}
+
+export interface Change {
+  readonly id: number;
+  /** ISO 8601, UTC. */
+  readonly at: string;
+  readonly who: string;
+  readonly action: string;
+  readonly detail: string;
+}
+
+export interface Generation {
+  /** '20261121T081200Z': the Date of its Release. */
+  readonly id: string;
+  readonly suite: string;
+  /** The last change that it holds. */
+  readonly change: number;
+  /** Of everything in Release but its dates: equal means nothing new to publish. */
+  readonly fingerprint: string;
+  /** Seconds since the epoch. */
+  readonly date: number;
+  /** Seconds since the epoch; undefined: never. */
+  readonly validUntil: number | undefined;
+  /** What its Release lists. */
+  readonly files: readonly IndexFile[];
+  readonly pinned: boolean;
+}
+
+/** Which part of a suite an index is of. */
+export interface IndexKey {
+  readonly suite: string;
+  readonly component: string;
+  readonly kind: PackageKind;
+  readonly architecture: string;
+}
+
+const MIGRATIONS: readonly string[] = [
+  `
+  CREATE TABLE repository (one INTEGER PRIMARY KEY CHECK (one = 1), settings TEXT NOT NULL) STRICT;
+  CREATE TABLE suites (name TEXT PRIMARY KEY, settings TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  CREATE TABLE changes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL, detail TEXT NOT NULL
+  ) STRICT;
+  CREATE TABLE packages (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, architecture TEXT NOT NULL,
+    source TEXT NOT NULL, filename TEXT NOT NULL UNIQUE, size INTEGER NOT NULL,
+    md5 TEXT NOT NULL, sha1 TEXT NOT NULL, sha256 TEXT NOT NULL, sha512 TEXT NOT NULL, control TEXT NOT NULL,
+    UNIQUE (name, version, architecture, kind)
+  ) STRICT;
+  CREATE TABLE members (
+    id INTEGER PRIMARY KEY, suite TEXT NOT NULL, component TEXT NOT NULL, kind TEXT NOT NULL, architecture TEXT NOT NULL,
+    name TEXT NOT NULL, package INTEGER NOT NULL REFERENCES packages (id),
+    added INTEGER NOT NULL REFERENCES changes (id), removed INTEGER REFERENCES changes (id)
+  ) STRICT;
+  CREATE UNIQUE INDEX members_now ON members (suite, component, kind, name, package) WHERE removed IS NULL;
+  CREATE INDEX members_by_name ON members (suite, component, kind, name);
+  CREATE INDEX members_added ON members (added);
+  CREATE INDEX members_removed ON members (removed) WHERE removed IS NOT NULL;
+  CREATE INDEX members_package ON members (package);
+  CREATE TABLE generations (
+    id TEXT NOT NULL, suite TEXT NOT NULL, change INTEGER NOT NULL, fingerprint TEXT NOT NULL, date INTEGER NOT NULL,
+    valid_until INTEGER, files TEXT NOT NULL, pinned INTEGER NOT NULL DEFAULT 0, settled INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (suite, id)
+  ) STRICT, WITHOUT ROWID;
+  `,
+];
+
+const PACKAGE_COLUMNS =
+  'p.id, p.kind, p.name, p.version, p.architecture, p.source, p.filename, p.size, p.md5, p.sha1, p.sha256, p.sha512, p.control';
+
+export class Catalog implements Disposable {
+  readonly #db: Database;
+
+  private constructor(db: Database) {
+    this.#db = db;
+  }
+
+  /** @throws UserError `no-repository` when there is none at `path` */
+  static open(path: string, root: string): Catalog {
+    if (!existsSync(path)) {
+      throw new UserError('no-repository', `'${root}' holds no repository`, {
+        hint: `make one: buildkit repo init '${root}' --suite bookworm --component main --arch amd64`,
+      });
+    }
+    const catalog = new Catalog(openDatabase(path, MIGRATIONS));
+    if (catalog.#db.get('SELECT 1 FROM repository') !== undefined) return catalog;
+    catalog[Symbol.dispose]();
+    throw new UserError('no-repository', `the repository in '${root}' was never finished`, {
+      hint: `run it again: buildkit repo init '${root}' --suite bookworm --component main --arch amd64`,
+    });
+  }
+
+  /** Makes the database (or finishes one whose making was interrupted). @throws UserError `repository-exists` */
+  static create(path: string, root: string, settings: RepositorySettings, suites: readonly SuiteSettings[]): Catalog {
+    const catalog = new Catalog(openDatabase(path, MIGRATIONS));
+    try {
+      catalog.transaction(() => {
+        if (catalog.#db.get('SELECT 1 FROM repository') !== undefined) {
+          throw new UserError('repository-exists', `'${root}' holds a repository already`, {
+            hint: 'choose another folder; nothing was changed',
+          });
+        }
+        catalog.#db.run('INSERT INTO repository (one, settings) VALUES (1, ?)', JSON.stringify(settings));
+        for (const suite of suites) catalog.saveSuite(suite);
+      });
+      return catalog;
+    } catch (error) {
+      catalog[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#db[Symbol.dispose]();
+  }
+
+  /** Runs `body` as the only writer; waits for others. */
+  transaction<T>(body: () => T): T {
+    return this.#db.transaction(body);
+  }
+
+  settings(): RepositorySettings {
+    return JSON.parse(String(this.#db.get('SELECT settings FROM repository')?.settings)) as RepositorySettings;
+  }
+
+  saveSettings(settings: RepositorySettings): void {
+    this.#db.run('UPDATE repository SET settings = ?', JSON.stringify(settings));
+  }
+
+  suites(): SuiteSettings[] {
+    return this.#db
+      .all('SELECT settings FROM suites ORDER BY name')
+      .map((row) => JSON.parse(String(row.settings)) as SuiteSettings);
+  }
+
+  saveSuite(settings: SuiteSettings): void {
+    this.#db.run(
+      'INSERT INTO suites (name, settings) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET settings = excluded.settings',
+      settings.name,
+      JSON.stringify(settings),
+    );
+  }
+
+  /** Starts an entry of the history; its number marks what is added and removed with it. */
+  recordChange(at: Date, who: string, action: string, detail: unknown): number {
+    return Number(
+      this.#db.get(
+        'INSERT INTO changes (at, who, action, detail) VALUES (?, ?, ?, ?) RETURNING id',
+        at.toISOString(),
+        who,
+        action,
+        JSON.stringify(detail),
+      )?.id,
+    );
+  }
+
+  /** Number of the latest change; 0 when there was none. */
+  latestChange(): number {
+    return Number(this.#db.get('SELECT coalesce(max(id), 0) AS id FROM changes')?.id);
+  }
+
+  findPackage(identity: Pick<NewPackage, 'kind' | 'name' | 'version' | 'architecture'>): CatalogPackage | undefined {
+    const row = this.#db.get(
+      `SELECT ${PACKAGE_COLUMNS} FROM packages p WHERE name = ? AND version = ? AND architecture = ? AND kind = ?`,
+      identity.name,
+      identity.version,
+      identity.architecture,
+      identity.kind,
+    );
+    return row && packageOf(row);
+  }
+
+  isFilenameTaken(filename: string): boolean {
+    return this.#db.get('SELECT 1 FROM packages WHERE filename = ?', filename) !== undefined;
+  }
+
+  insertPackage(item: NewPackage): CatalogPackage {
+    const row = this.#db.get(
+      `INSERT INTO packages (kind, name, version, architecture, source, filename, size, md5, sha1, sha256, sha512, control)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+      item.kind,
+      item.name,
+      item.version,
+      item.architecture,
+      item.source,
+      item.filename,
+      item.size,
+      item.md5,
+      item.sha1,
+      item.sha256,
+      item.sha512,
+      item.control,
+    );
+    return { ...item, id: Number(row?.id) };
+  }
+
+  /** Forgets a package that no generation ever held. Returns false when one may have, and leaves it. */
+  forgetPackage(id: number): boolean {
+    const members = this.#db.all('SELECT suite, added, removed FROM members WHERE package = ?', id);
+    if (members.some((row) => row.removed === null)) return false;
+    const published = members.some(
+      (row) =>
+        this.#db.get(
+          'SELECT 1 FROM generations WHERE suite = ? AND change >= ? AND change < ?',
+          row.suite as string,
+          row.added as number,
+          row.removed as number,
+        ) !== undefined,
+    );
+    if (published) return false;
+    this.#db.run('DELETE FROM members WHERE package = ?', id);
+    this.#db.run('DELETE FROM packages WHERE id = ?', id);
+    return true;
+  }
+
+  isMember(suite: string, component: string, item: CatalogPackage): boolean {
+    return (
+      this.#db.get(
+        'SELECT 1 FROM members WHERE suite = ? AND component = ? AND kind = ? AND name = ? AND package = ? AND removed IS NULL',
+        suite,
+        component,
+        item.kind,
+        item.name,
+        item.id,
+      ) !== undefined
+    );
+  }
+
+  addMember(change: number, suite: string, component: string, item: CatalogPackage): void {
+    this.#db.run(
+      'INSERT INTO members (suite, component, kind, architecture, name, package, added) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      suite,
+      component,
+      item.kind,
+      item.architecture,
+      item.name,
+      item.id,
+      change,
+    );
+  }
+
+  removeMember(change: number, member: Member): void {
+    this.#db.run(
+      `UPDATE members SET removed = ?
+       WHERE suite = ? AND component = ? AND kind = ? AND name = ? AND package = ? AND removed IS NULL`,
+      change,
+      member.suite,
+      member.component,
+      member.package.kind,
+      member.package.name,
+      member.package.id,
+    );
+  }
+
+  /** What is in the suites now, by suite, component, name; versions of a name in the order in which they came. */
+  *members(filter: { suite?: string | undefined; name?: string | undefined } = {}): Generator<Member> {
+    const rows = this.#db.iterate(
+      `SELECT m.suite AS member_suite, m.component AS member_component, ${PACKAGE_COLUMNS}
+       FROM members m JOIN packages p ON p.id = m.package
+       WHERE m.removed IS NULL AND (?1 IS NULL OR m.suite = ?1) AND (?2 IS NULL OR m.name = ?2)
+       ORDER BY m.suite, m.component, m.kind, m.name, m.id`,
+      filter.suite ?? null,
+      filter.name ?? null,
+    );
+    for (const row of rows) {
+      yield { suite: String(row.member_suite), component: String(row.member_component), package: packageOf(row) };
+    }
+  }
+
+  countMembers(suite: string): number {
+    return Number(this.#db.get('SELECT count(*) AS n FROM members WHERE suite = ? AND removed IS NULL', suite)?.n);
+  }
+
+  /**
+   * Packages of one index as it was at `change`, whose names lie in [from, to), by name; `to` undefined: to the end.
+   * Packages for `all` count for each architecture.
+   */
+  *indexRange(key: IndexKey, from: string, to: string | undefined, change: number): Generator<CatalogPackage> {
+    const rows = this.#db.iterate(
+      `SELECT ${PACKAGE_COLUMNS} FROM members m JOIN packages p ON p.id = m.package
+       WHERE m.suite = ? AND m.component = ? AND m.kind = ? AND m.name >= ? AND m.name < ?
+         AND m.architecture IN (?, 'all') AND m.added <= ? AND (m.removed IS NULL OR m.removed > ?)
+       ORDER BY m.name`,
+      key.suite,
+      key.component,
+      key.kind,
+      from,
+      to ?? '\u{10ffff}',
+      key.architecture,
+      change,
+      change,
+    );
+    for (const row of rows) yield packageOf(row);
+  }
+
+  /** Names whose place in this index changed after `change`. */
+  namesChangedSince(key: IndexKey, change: number): string[] {
+    return this.#db
+      .all(
+        `SELECT name FROM members WHERE added > ?1 AND suite = ?2 AND component = ?3 AND kind = ?4 AND architecture IN (?5, 'all')
+         UNION SELECT name FROM members WHERE removed > ?1 AND suite = ?2 AND component = ?3 AND kind = ?4 AND architecture IN (?5, 'all')
+         ORDER BY name`,
+        change,
+        key.suite,
+        key.component,
+        key.kind,
+        key.architecture,
+      )
+      .map((row) => String(row.name));
+  }
+
+  /** True when the suite holds installer packages in this component: only then it has debian-installer indexes. */
+  hasUdebs(suite: string, component: string): boolean {
+    return (
+      this.#db.get(
+        "SELECT 1 FROM members WHERE suite = ? AND component = ? AND kind = 'udeb' AND removed IS NULL LIMIT 1",
+        suite,
+        component,
+      ) !== undefined
+    );
+  }
+
+  /** Newest first. */
+  generations(suite?: string): Generation[] {
+    return this.#db
+      .all(
+        'SELECT * FROM generations WHERE settled = 1 AND (?1 IS NULL OR suite = ?1) ORDER BY id DESC, suite',
+        suite ?? null,
+      )
+      .map(generationOf);
+  }
+
+  currentGeneration(suite: string): Generation | undefined {
+    const row = this.#db.get(
+      'SELECT * FROM generations WHERE settled = 1 AND suite = ? ORDER BY id DESC LIMIT 1',
+      suite,
+    );
+    return row && generationOf(row);
+  }
+
+  /** Seconds since the epoch of the latest generation of any suite; undefined when there is none. */
+  latestDate(): number | undefined {
+    const date = this.#db.get('SELECT max(date) AS date FROM generations')?.date;
+    return date === null || date === undefined ? undefined : Number(date);
+  }
+
+  /** Notes a generation before it is switched to. Until `settleGeneration` it may or may not have become the current one. */
+  proposeGeneration(generation: Generation): void {
+    this.#db.run(
+      `INSERT INTO generations (id, suite, change, fingerprint, date, valid_until, files, pinned, settled)
+       VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)`,
+      generation.id,
+      generation.suite,
+      generation.change,
+      generation.fingerprint,
+      generation.date,
+      generation.validUntil ?? null,
+      JSON.stringify(generation.files),
+    );
+  }
+
+  settleGeneration(suite: string, id: string): void {
+    this.#db.run('UPDATE generations SET settled = 1 WHERE suite = ? AND id = ?', suite, id);
+  }
+
+  /** Those whose switch was interrupted. */
+  unsettledGenerations(): Generation[] {
+    return this.#db.all('SELECT * FROM generations WHERE settled = 0').map(generationOf);
+  }
+
+  dropGeneration(suite: string, id: string): void {
+    this.#db.run('DELETE FROM generations WHERE suite = ? AND id = ?', suite, id);
+  }
+}
+
+function packageOf(row: SqlRow): CatalogPackage {
+  return {
+    id: Number(row.id),
+    kind: row.kind as PackageKind,
+    name: String(row.name),
+    version: String(row.version),
+    architecture: String(row.architecture),
+    source: String(row.source),
+    filename: String(row.filename),
+    size: Number(row.size),
+    md5: String(row.md5),
+    sha1: String(row.sha1),
+    sha256: String(row.sha256),
+    sha512: String(row.sha512),
+    control: String(row.control),
+  };
+}
+
+function generationOf(row: SqlRow): Generation {
+  return {
+    id: String(row.id),
+    suite: String(row.suite),
+    change: Number(row.change),
+    fingerprint: String(row.fingerprint),
+    date: Number(row.date),
+    validUntil: row.valid_until === null ? undefined : Number(row.valid_until),
+    files: JSON.parse(String(row.files)) as IndexFile[],
+    pinned: row.pinned === 1,
+  };
+}

@@ -1,0 +1,133 @@
+/**
+ * The texts of an apt repository: stanzas of Packages, and Release.
+ *
+ * Secret: which fields stand where. Pure: the same input gives the same bytes. Ruled by apt_preferences(5) for the fields that
+ * apt evaluates, and by the Debian wiki page DebianRepository/Format.
+ */
+import { compareVersions } from '../deb/version.ts';
+import type { CatalogPackage } from './catalog.ts';
+import type { RepositorySettings, SuiteSettings } from './settings.ts';
+
+/** A file that Release lists. */
+export interface IndexFile {
+  /** Below dists/SUITE/: 'main/binary-amd64/Packages.xz'. */
+  readonly path: string;
+  readonly size: number;
+  readonly sha256: string;
+}
+
+export interface ReleaseDates {
+  /** Seconds since the epoch. */
+  readonly date: number;
+  readonly validUntil: number | undefined;
+}
+
+/** One stanza of Packages, with the blank line after it. */
+export function renderStanza(item: CatalogPackage): string {
+  return `${item.control}Filename: ${item.filename}\nSize: ${item.size}\nMD5sum: ${item.md5}\nSHA256: ${item.sha256}\n\n`;
+}
+
+/** As dpkg orders versions, then architecture. */
+function sortVersions(items: readonly CatalogPackage[]): CatalogPackage[] {
+  return [...items].sort(
+    (a, b) =>
+      compareVersions(a.version, b.version) ||
+      compareText(a.version, b.version) ||
+      compareText(a.architecture, b.architecture),
+  );
+}
+
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+/** About how many names share a block. More: smaller indexes; fewer: less work for one more package. */
+const NAMES_PER_BLOCK = 128;
+
+/**
+ * True for names at which a new block begins. It depends on the name alone, so that adding or removing other names moves no
+ * boundary, and the same contents are cut in the same way whatever their history.
+ */
+export function startsBlock(name: string): boolean {
+  let hash = 0x811c9dc5; // FNV-1a, 32 bits
+  for (let index = 0; index < name.length; index += 1) hash = Math.imul(hash ^ name.charCodeAt(index), 0x01000193);
+  hash ^= hash >>> 15; // its low bits alone are poor
+  return (hash >>> 0) % NAMES_PER_BLOCK === 0;
+}
+
+/** A run of stanzas that is compressed on its own. */
+export interface TextBlock {
+  /** The first name in it. */
+  readonly first: string;
+  readonly count: number;
+  readonly text: string;
+}
+
+/** Cuts packages, given by name, into blocks; all versions of a name stay together, in the order of their versions. */
+export function* cutBlocks(items: Iterable<CatalogPackage>): Generator<TextBlock> {
+  let block: { first: string; count: number; text: string } | undefined;
+  for (const versions of groupByName(items)) {
+    const name = versions[0]!.name;
+    if (block && startsBlock(name)) {
+      yield block;
+      block = undefined;
+    }
+    block ??= { first: name, count: 0, text: '' };
+    for (const item of versions.length === 1 ? versions : sortVersions(versions)) {
+      block.count += 1;
+      block.text += renderStanza(item);
+    }
+  }
+  if (block) yield block;
+}
+
+function* groupByName(items: Iterable<CatalogPackage>): Generator<CatalogPackage[]> {
+  let group: CatalogPackage[] = [];
+  for (const item of items) {
+    if (group.length > 0 && group[0]!.name !== item.name) {
+      yield group;
+      group = [];
+    }
+    group.push(item);
+  }
+  if (group.length > 0) yield group;
+}
+
+/** RFC 7231 date in UTC, as Release wants it: 'Sat, 21 Nov 2026 08:12:00 UTC'. */
+export function releaseDate(seconds: number): string {
+  return new Date(seconds * 1000).toUTCString().replace(/GMT$/, 'UTC');
+}
+
+/** '20261121T081200Z': names a generation after the Date of its Release. */
+export function generationId(seconds: number): string {
+  return new Date(seconds * 1000).toISOString().replaceAll(/[-:]|\.\d+/g, '');
+}
+
+/** The Release file. `files` are listed by path. */
+export function renderRelease(
+  repository: RepositorySettings,
+  suite: SuiteSettings,
+  files: readonly IndexFile[],
+  dates: ReleaseDates,
+): string {
+  const fields: [string, string | undefined][] = [
+    ['Origin', repository.origin],
+    ['Label', repository.label],
+    ['Suite', suite.alias ?? suite.name],
+    ['Codename', suite.name],
+    ['Date', releaseDate(dates.date)],
+    ['Valid-Until', dates.validUntil === undefined ? undefined : releaseDate(dates.validUntil)],
+    ['Acquire-By-Hash', 'yes'],
+    ['NotAutomatic', suite.notAutomatic ? 'yes' : undefined],
+    ['ButAutomaticUpgrades', suite.butAutomaticUpgrades ? 'yes' : undefined],
+    ['Snapshots', repository.url === undefined ? undefined : `${repository.url}snapshots/@SNAPSHOTID@/`],
+    ['Architectures', suite.architectures.join(' ')],
+    ['Components', suite.components.join(' ')],
+    ['Description', repository.description],
+  ];
+  const lines = fields.flatMap(([name, value]) => (value === undefined ? [] : [`${name}: ${value}`]));
+  const width = Math.max(1, ...files.map((file) => String(file.size).length));
+  const listed = [...files].sort((a, b) => compareText(a.path, b.path));
+  lines.push('SHA256:', ...listed.map((file) => ` ${file.sha256} ${String(file.size).padStart(width)} ${file.path}`));
+  return `${lines.join('\n')}\n`;
+}

@@ -1,0 +1,239 @@
+/**
+ * Making what is in the suites visible to clients.
+ *
+ * Secret: when there is something to publish at all, which dates and keys a generation gets, and what lies beside it for people
+ * who set up a client: the public key and a `.sources` entry per suite.
+ */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { errnoOf, UserError } from '../core/errors.ts';
+import { writeFileAtomic } from '../core/files.ts';
+import type { SigningKey } from '../deb/openpgp.ts';
+import { formatSource } from '../deb/sources.ts';
+import { BlockCache } from './blocks.ts';
+import type { Generation } from './catalog.ts';
+import {
+  applyGeneration,
+  type PlannedSuite,
+  planDates,
+  planSuite,
+  recoverPublish,
+  type SignedRelease,
+} from './generation.ts';
+import { findSuite, lockPublish, type RepoHandle } from './handle.ts';
+import { generationId, type ReleaseDates, renderRelease } from './indexes.ts';
+import { daysLeft, type PassphraseSource } from './keys.ts';
+import { checkUrl, type RepositorySettings, type SuiteSettings } from './settings.ts';
+
+/** Dates may run ahead of the clock by this much when publishes follow each other faster than once a second; apt takes 10 s. */
+const MAX_AHEAD_SECONDS = 2;
+/** A generation dated later than this ahead of the clock means that the clock is, or was, wrong. */
+const CLOCK_TOLERANCE_SECONDS = 600;
+const WARN_KEY_DAYS = 30;
+
+export const KEY_FILE_ARMORED = 'archive-key.asc';
+export const KEY_FILE_BINARY = 'archive-key.gpg';
+
+export interface PublishOptions {
+  /** Also when nothing changed. */
+  readonly force?: boolean | undefined;
+  readonly dryRun?: boolean | undefined;
+  /** Sign with these keys from now on: fingerprints, their ends, or parts of user ids. */
+  readonly keys?: readonly string[] | undefined;
+  /** The address that clients use, from now on. */
+  readonly url?: string | undefined;
+  readonly passphrase?: PassphraseSource | undefined;
+}
+
+export interface PublishedSuite {
+  readonly suite: string;
+  /** False: clients have this state already. */
+  readonly published: boolean;
+  /** Id of what clients see after the call; undefined where nothing ever was (dry run). */
+  readonly generation: string | undefined;
+  readonly packages: number;
+  /** ISO 8601; undefined: never. */
+  readonly validUntil: string | undefined;
+}
+
+/**
+ * Publishes the named suites, or all. A suite that did not change is left alone while more than half of its time to
+ * Valid-Until remains.
+ * @throws UserError when a key is missing or cannot sign, or the clock went back; nothing is changed then
+ */
+export async function publishSuites(
+  repo: RepoHandle,
+  names: readonly string[],
+  options: PublishOptions = {},
+): Promise<PublishedSuite[]> {
+  const { context, layout, catalog } = repo;
+  const suites = names.length === 0 ? catalog.suites() : names.map((name) => findSuite(repo, name));
+  using _ = await lockPublish(repo);
+  await recoverPublish(layout, catalog);
+  const settings = await chosenSettings(repo, options);
+  const dates = await nextDates(repo, settings);
+  // before anything is written: a key that cannot sign changes nothing
+  const signers = options.dryRun ? [] : await repo.keys.signers(settings.keys, context.now(), options.passphrase);
+  const plans = await planSuites(repo, suites, settings);
+  const due = plans.filter(
+    (plan) => options.force || isDue(plan, catalog.currentGeneration(plan.suite.name), context.now()),
+  );
+  if (!options.dryRun) {
+    if (due.length > 0) await writeAndSwitch(repo, due, settings, dates, signers);
+    await writeClientFiles(repo, settings);
+  }
+  return plans.map((plan) => resultOf(repo, plan, due.includes(plan)));
+}
+
+/** Settings with what the call decides anew, stored for the next one. */
+async function chosenSettings(repo: RepoHandle, options: PublishOptions): Promise<RepositorySettings> {
+  const before = repo.catalog.settings();
+  const keys: string[] = [];
+  for (const wanted of options.keys ?? before.keys) keys.push((await repo.keys.find(wanted)).fingerprint);
+  if (keys.length === 0) keys.push((await repo.keys.find()).fingerprint);
+  const settings = { ...before, keys, ...(options.url === undefined ? {} : { url: checkUrl(options.url) }) };
+  if (!options.dryRun) repo.catalog.saveSettings(settings);
+  await warnOfExpiry(repo, keys);
+  return settings;
+}
+
+async function warnOfExpiry(repo: RepoHandle, fingerprints: readonly string[]): Promise<void> {
+  for (const fingerprint of fingerprints) {
+    const days = daysLeft(await repo.keys.find(fingerprint), repo.context.now());
+    if (days === undefined || days > WARN_KEY_DAYS || days < 0) continue;
+    repo.context.log.warn(`key ${fingerprint} expires in ${days} days: clients will refuse the repository then`);
+  }
+}
+
+async function nextDates(repo: RepoHandle, settings: RepositorySettings): Promise<ReleaseDates> {
+  const now = repo.context.now();
+  const dates = planDates(now, repo.catalog.latestDate(), settings.validDays);
+  const ahead = dates.date - now.getTime() / 1000;
+  if (ahead > CLOCK_TOLERANCE_SECONDS) {
+    throw new UserError(
+      'clock-behind',
+      'the latest generation is dated in the future: the clock of this machine went back',
+      {
+        hint: `set the clock (it says ${now.toISOString()}; the latest generation is ${generationId(dates.date - 1)})`,
+      },
+    );
+  }
+  if (ahead > MAX_AHEAD_SECONDS)
+    await sleep((ahead - MAX_AHEAD_SECONDS) * 1000, undefined, { signal: repo.context.signal });
+  return dates;
+}
+
+async function planSuites(
+  repo: RepoHandle,
+  suites: readonly SuiteSettings[],
+  settings: RepositorySettings,
+): Promise<PlannedSuite[]> {
+  using cache = await BlockCache.open(repo.layout.blocks);
+  const facts = { change: repo.catalog.latestChange(), keys: settings.keys, repository: settings };
+  const plans: PlannedSuite[] = [];
+  for (const suite of suites) plans.push(await planSuite(repo.context, repo.layout, repo.catalog, cache, suite, facts));
+  return plans;
+}
+
+/** New contents or settings, or half of the time to Valid-Until is over. */
+function isDue(plan: PlannedSuite, current: Generation | undefined, now: Date): boolean {
+  if (current === undefined || current.fingerprint !== plan.fingerprint) return true;
+  if (current.validUntil === undefined) return false;
+  return now.getTime() / 1000 > (current.date + current.validUntil) / 2;
+}
+
+async function writeAndSwitch(
+  repo: RepoHandle,
+  due: readonly PlannedSuite[],
+  settings: RepositorySettings,
+  dates: ReleaseDates,
+  signers: readonly SigningKey[],
+): Promise<void> {
+  const suites: { plan: PlannedSuite; signed: SignedRelease }[] = [];
+  // a signature from the future is refused by gpgv, so it is never dated ahead of the clock
+  const signedAt = new Date(Math.min(dates.date * 1000, Math.floor(repo.context.now().getTime() / 1000) * 1000));
+  for (const plan of due) {
+    const release = renderRelease(settings, plan.suite, plan.files, dates);
+    suites.push({ plan, signed: await sign(release, signers, signedAt) });
+  }
+  const others = new Map<string, string>();
+  for (const suite of repo.catalog.suites()) {
+    const current = repo.catalog.currentGeneration(suite.name);
+    if (current && !due.some((plan) => plan.suite.name === suite.name)) others.set(suite.name, current.id);
+  }
+  await applyGeneration(repo.layout, repo.catalog, { ...dates, id: generationId(dates.date), suites, others });
+}
+
+async function sign(release: string, signers: readonly SigningKey[], date: Date): Promise<SignedRelease> {
+  const { clearSign, detachSign } = await import('../deb/openpgp.ts');
+  return {
+    release,
+    inRelease: await clearSign(release, signers, { date }),
+    releaseGpg: await detachSign(release, signers, { date }),
+  };
+}
+
+function resultOf(repo: RepoHandle, plan: PlannedSuite, published: boolean): PublishedSuite {
+  const current = repo.catalog.currentGeneration(plan.suite.name);
+  return {
+    suite: plan.suite.name,
+    published,
+    generation: current?.id,
+    packages: plan.packages,
+    validUntil: current?.validUntil === undefined ? undefined : new Date(current.validUntil * 1000).toISOString(),
+  };
+}
+
+/** The public key, in both forms, and a `.sources` entry per suite where the address is known. */
+async function writeClientFiles(repo: RepoHandle, settings: RepositorySettings): Promise<void> {
+  const binary = await Promise.all(settings.keys.map((key) => repo.keys.exportBinary(key)));
+  await writeIfChanged(join(repo.layout.public, KEY_FILE_BINARY), Buffer.concat(binary));
+  await writeIfChanged(join(repo.layout.public, KEY_FILE_ARMORED), Buffer.from(await publicKeys(repo, settings)));
+  if (settings.url === undefined) return;
+  for (const suite of repo.catalog.suites()) {
+    const text = await sourcesEntry(repo, suite, { url: settings.url });
+    await writeIfChanged(join(repo.layout.public, `${suite.name}.sources`), Buffer.from(text));
+  }
+}
+
+async function writeIfChanged(path: string, content: Buffer): Promise<void> {
+  try {
+    if ((await readFile(path)).equals(content)) return;
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+  }
+  await writeFileAtomic(path, content, { mode: 0o644 });
+}
+
+/** The public keys that sign, armored. */
+async function publicKeys(repo: RepoHandle, settings: RepositorySettings): Promise<string> {
+  const keys = settings.keys.length > 0 ? settings.keys : [(await repo.keys.find()).fingerprint];
+  return (await Promise.all(keys.map((key) => repo.keys.exportArmored(key)))).join('');
+}
+
+export interface SourcesOptions {
+  /** Default: the address stored in the repository. */
+  readonly url?: string | undefined;
+  /** Path of the key on the client; default: the key itself stands in the entry. */
+  readonly signedBy?: string | undefined;
+}
+
+/** The deb822 `.sources` entry of a suite (sources.list(5)). @throws UserError `no-url`, `no-key` */
+export async function sourcesEntry(repo: RepoHandle, suite: SuiteSettings, options: SourcesOptions): Promise<string> {
+  const settings = repo.catalog.settings();
+  const url = options.url === undefined ? settings.url : checkUrl(options.url);
+  if (url === undefined) {
+    throw new UserError('no-url', 'the repository does not know its address', {
+      hint: 'name it: --url https://apt.example.org/',
+    });
+  }
+  return formatSource({
+    types: ['deb'],
+    uris: [url],
+    suites: [suite.name],
+    components: suite.components,
+    architectures: suite.architectures,
+    signedBy: options.signedBy ?? (await publicKeys(repo, settings)),
+  });
+}

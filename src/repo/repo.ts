@@ -1,0 +1,151 @@
+/** The door of the repository: packages in and out of suites, publishing, and what clients need to find it. */
+import { mkdir } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import type { Context } from '../core/context.ts';
+import { UserError } from '../core/errors.ts';
+import { explainWriteError } from '../core/files.ts';
+import type { AddOptions, AddResult } from './add.ts';
+import { Catalog } from './catalog.ts';
+import { factsOfMember, findSuite, lockWrite, type PackageFacts, type RepoHandle } from './handle.ts';
+import { KeyStore } from './keys.ts';
+import { layoutOf } from './layout.ts';
+import type { PublishedSuite, PublishOptions, SourcesOptions } from './publish.ts';
+import {
+  checkRepository,
+  checkSuite,
+  DEFAULT_KEEP_DAYS,
+  DEFAULT_KEEP_GENERATIONS,
+  DEFAULT_VALID_DAYS,
+  type RepositorySettings,
+  type SuiteSettings,
+} from './settings.ts';
+
+export interface InitRequest {
+  readonly suites: readonly SuiteSettings[];
+  readonly origin: string;
+  readonly label: string;
+  readonly description?: string | undefined;
+  /** Where clients find it; may be told later. */
+  readonly url?: string | undefined;
+  /** Keys to sign with: fingerprints, their ends, or parts of user ids. Default: the only key there is when it is published. */
+  readonly keys?: readonly string[] | undefined;
+  readonly validDays?: number | undefined;
+}
+
+export interface RemoveOptions {
+  /** Default: wherever it is. */
+  readonly component?: string | undefined;
+  readonly dryRun?: boolean | undefined;
+  /** For the history. */
+  readonly who?: string | undefined;
+}
+
+/** An open repository. `using` it closes its database. */
+export class Repo implements Disposable {
+  readonly #handle: RepoHandle;
+
+  private constructor(context: Context, root: string, catalog: Catalog) {
+    this.#handle = { context, dir: root, layout: layoutOf(root), catalog, keys: new KeyStore(context) };
+  }
+
+  /** @throws UserError `repository-exists`, or for a name that no suite can have; nothing is made then */
+  static async init(context: Context, dir: string, request: InitRequest): Promise<Repo> {
+    const root = resolve(dir);
+    const settings = await initialSettings(context, request);
+    const suites = request.suites.map(checkSuite);
+    if (suites.length === 0)
+      throw new UserError('no-suite', 'a repository needs a suite', { hint: '--suite bookworm' });
+    const layout = layoutOf(root);
+    try {
+      for (const folder of [layout.incoming, join(root, 'db')]) await mkdir(folder, { recursive: true, mode: 0o700 });
+      for (const folder of ['pool', 'dists', 'snapshots', 'by-hash/SHA256']) {
+        await mkdir(join(layout.public, folder), { recursive: true });
+      }
+    } catch (cause) {
+      throw explainWriteError(cause, root);
+    }
+    return new Repo(context, root, Catalog.create(layout.catalog, root, settings, suites));
+  }
+
+  /** @throws UserError `no-repository` */
+  static async open(context: Context, dir: string): Promise<Repo> {
+    const root = resolve(dir);
+    return new Repo(context, root, Catalog.open(layoutOf(root).catalog, root));
+  }
+
+  [Symbol.dispose](): void {
+    this.#handle.catalog[Symbol.dispose]();
+  }
+
+  get dir(): string {
+    return this.#handle.dir;
+  }
+
+  /** What any web server may serve. */
+  get publicDir(): string {
+    return this.#handle.layout.public;
+  }
+
+  settings(): RepositorySettings {
+    return this.#handle.catalog.settings();
+  }
+
+  suites(): SuiteSettings[] {
+    return this.#handle.catalog.suites();
+  }
+
+  /**
+   * Adds .deb and .udeb files, and those in folders. A file that cannot be taken is told in `refused` and, unless
+   * `allOrNothing`, changes nothing for the others.
+   */
+  async add(suite: string, paths: readonly string[], options: AddOptions = {}): Promise<AddResult> {
+    const { addPackages } = await import('./add.ts');
+    return addPackages(this.#handle, suite, paths, options);
+  }
+
+  /**
+   * Takes packages out of a suite: `name` (every version) or `name=version`. Their files stay in the pool.
+   * @throws UserError `no-such-package` when one of them is not there; nothing is changed then
+   */
+  async remove(suiteName: string, specs: readonly string[], options: RemoveOptions = {}): Promise<PackageFacts[]> {
+    const suite = findSuite(this.#handle, suiteName).name;
+    const { removePackages } = await import('./remove.ts');
+    using _ = options.dryRun ? undefined : await lockWrite(this.#handle);
+    return removePackages(this.#handle, suite, specs, options);
+  }
+
+  /** What is in one suite, or in all, published or not. */
+  list(suiteName?: string): PackageFacts[] {
+    const suite = suiteName === undefined ? undefined : findSuite(this.#handle, suiteName).name;
+    return [...this.#handle.catalog.members({ suite })].map(factsOfMember);
+  }
+
+  /** Makes what is in the suites (all of them, or those named) visible to clients. */
+  async publish(suites: readonly string[] = [], options: PublishOptions = {}): Promise<PublishedSuite[]> {
+    const { publishSuites } = await import('./publish.ts');
+    return publishSuites(this.#handle, suites, options);
+  }
+
+  /** The deb822 `.sources` entry of a suite; default: the first. */
+  async sources(suiteName?: string, options: SourcesOptions = {}): Promise<string> {
+    const suite = suiteName === undefined ? this.suites()[0]! : findSuite(this.#handle, suiteName);
+    const { sourcesEntry } = await import('./publish.ts');
+    return sourcesEntry(this.#handle, suite, options);
+  }
+}
+
+async function initialSettings(context: Context, request: InitRequest): Promise<RepositorySettings> {
+  const keys = new KeyStore(context);
+  const fingerprints: string[] = [];
+  for (const key of request.keys ?? []) fingerprints.push((await keys.find(key)).fingerprint);
+  return checkRepository({
+    origin: request.origin,
+    label: request.label,
+    description: request.description,
+    url: request.url,
+    keys: fingerprints,
+    validDays: request.validDays ?? DEFAULT_VALID_DAYS,
+    keepDays: DEFAULT_KEEP_DAYS,
+    keepGenerations: DEFAULT_KEEP_GENERATIONS,
+  });
+}

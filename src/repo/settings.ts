@@ -1,0 +1,128 @@
+/**
+ * What can be decided about a repository and its suites, the defaults, and which values are safe in paths and in Release.
+ *
+ * Secret: how settings are checked before they are stored. Ruled by Policy 5.6.19 and the Debian wiki page
+ * DebianRepository/Format for names; the stored form is JSON in the catalog.
+ */
+import { UserError } from '../core/errors.ts';
+import { isArch } from '../deb/arch.ts';
+
+export type IndexCompression = 'none' | 'gzip' | 'xz';
+
+export interface RepositorySettings {
+  readonly origin: string;
+  readonly label: string;
+  readonly description?: string | undefined;
+  /** Where clients find the repository, with a slash at its end. */
+  readonly url?: string | undefined;
+  /** Fingerprints of the keys that sign together; empty: the only key in the store. */
+  readonly keys: readonly string[];
+  /** Days from Date to Valid-Until; 0 leaves Valid-Until out. */
+  readonly validDays: number;
+  /** Generations and by-hash objects live at least this many days after they were replaced ... */
+  readonly keepDays: number;
+  /** ... and as long as they are among this many latest generations of their suite. */
+  readonly keepGenerations: number;
+}
+
+export interface SuiteSettings {
+  /** Codename and name of the folder below dists/. */
+  readonly name: string;
+  /** `Suite:` in Release, and a second name below dists/: 'stable'. */
+  readonly alias?: string | undefined;
+  readonly components: readonly string[];
+  /** Without `all`: packages for all are listed under each. */
+  readonly architectures: readonly string[];
+  readonly notAutomatic?: boolean | undefined;
+  readonly butAutomaticUpgrades?: boolean | undefined;
+}
+
+export const DEFAULT_VALID_DAYS = 14;
+export const DEFAULT_KEEP_DAYS = 7;
+export const DEFAULT_KEEP_GENERATIONS = 5;
+
+/** Compressed forms of each index, in the order in which Release lists them. */
+export const INDEX_COMPRESSIONS: readonly IndexCompression[] = ['none', 'gzip', 'xz'];
+
+export const INDEX_SUFFIX: Readonly<Record<IndexCompression, string>> = { none: '', gzip: '.gz', xz: '.xz' };
+
+/** A word that is safe as a folder below dists/ and pool/ and in a blank-separated list of Release. */
+const NAME = /^[A-Za-z0-9][A-Za-z0-9+._-]*$/;
+
+function checkName(kind: string, name: string): string {
+  if (NAME.test(name) && name.length <= 100) return name;
+  throw new UserError('bad-name', `'${name}' cannot be the name of ${kind}`, {
+    hint: "letters, digits, '+', '-', '_' and '.'; the first is a letter or digit",
+  });
+}
+
+function checkLine(what: string, value: string): string {
+  const text = value.trim();
+  if (text !== '' && !/[\u0000-\u001f\u007f]/.test(text)) return text;
+  throw new UserError('bad-value', `${what} must be one line of text, and not empty`);
+}
+
+/** @throws UserError when one of the values cannot stand in a Release file or a path */
+export function checkSuite(settings: SuiteSettings): SuiteSettings {
+  checkName('a suite', settings.name);
+  if (settings.alias !== undefined) checkName('a suite', settings.alias);
+  for (const component of settings.components) checkName('a component', component);
+  if (settings.components.length === 0) {
+    throw new UserError('no-component', `suite '${settings.name}' has no component`, { hint: '--component main' });
+  }
+  const architectures = [...new Set(settings.architectures)].filter((arch) => arch !== 'all' && arch !== 'source');
+  for (const arch of architectures) {
+    if (!isArch(arch)) {
+      throw new UserError('bad-architecture', `'${arch}' is no Debian architecture`, {
+        hint: 'for example amd64, arm64, armhf, i386, riscv64',
+      });
+    }
+  }
+  if (architectures.length === 0) {
+    throw new UserError('no-architecture', `suite '${settings.name}' has no architecture`, {
+      hint: "name at least one beside 'all': --arch amd64 (packages for all are listed under each)",
+    });
+  }
+  return { ...settings, components: [...new Set(settings.components)], architectures };
+}
+
+/** @throws UserError when one of the values cannot stand in a Release file */
+export function checkRepository(settings: RepositorySettings): RepositorySettings {
+  checkLine('the origin', settings.origin);
+  checkLine('the label', settings.label);
+  if (settings.description !== undefined) checkLine('the description', settings.description);
+  for (const [what, days] of [
+    ['valid for', settings.validDays],
+    ['keep', settings.keepDays],
+  ] as const) {
+    if (!Number.isInteger(days) || days < 0 || days > 36_500) {
+      throw new UserError('bad-value', `'${days}' is no number of days (${what})`, {
+        hint: 'a whole number, for example 14',
+      });
+    }
+  }
+  return { ...settings, ...(settings.url === undefined ? {} : { url: checkUrl(settings.url) }) };
+}
+
+/** The address of a repository, with a slash at its end. @throws UserError for anything apt could not use */
+export function checkUrl(text: string): string {
+  let url: URL;
+  try {
+    url = new URL(text);
+  } catch (cause) {
+    throw new UserError('bad-url', `'${text}' is no URL`, { hint: 'for example https://apt.example.org/', cause });
+  }
+  if (!['http:', 'https:'].includes(url.protocol) || /\s/.test(text)) {
+    throw new UserError('bad-url', `'${text}' is no http or https URL`, {
+      hint: 'for example https://apt.example.org/',
+    });
+  }
+  url.hash = '';
+  url.search = '';
+  return url.href.endsWith('/') ? url.href : `${url.href}/`;
+}
+
+/** `amd64,arm64` and repeated flags as one list. */
+export function splitList(values: readonly string[]): string[] {
+  return [...new Set(values.flatMap((value) => value.split(/[\s,]+/)).filter((word) => word !== ''))];
+}
