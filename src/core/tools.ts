@@ -7,6 +7,7 @@ const PACKAGE_OF: Readonly<Record<string, string>> = {
   'apt-get': 'apt',
   'apt-ftparchive': 'apt-utils',
   ar: 'binutils',
+  bzip2: 'bzip2',
   cpio: 'cpio',
   debugfs: 'e2fsprogs',
   dpkg: 'dpkg',

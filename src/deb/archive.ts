@@ -5,9 +5,13 @@
  * Ruled by deb(5), dpkg-deb(1), Policy 3.9, 5.6.20 (Installed-Size), 10.9.
  */
 import type { RunContext } from '../core/context.ts';
+import { extractDebFile } from './archive-extract.ts';
+import { installedPath, readData, readDebFiles } from './archive-read.ts';
+import { writeDebFile } from './archive-write.ts';
 import type { Compression } from './compression.ts';
 import type { Paragraph } from './control.ts';
 import type { BinaryPackage } from './package.ts';
+import type { TarHeader } from './tar.ts';
 
 /** Where the content of a regular file comes from. `size` of `open` is in bytes and must be exact. */
 export type DebSource =
@@ -100,42 +104,74 @@ export interface DebFile {
   readonly link?: string;
 }
 
-/**
- * Writes a .deb: streamed, atomic, fsynced. The same spec and `sourceDateEpoch` give the same bytes.
- * @throws UserError for a spec that cannot be a package, a source that vanished or changed, a full disk; nothing is left behind
- */
-export declare function writeDeb(
-  context: RunContext,
-  path: string,
-  spec: DebSpec,
-  options: WriteDebOptions,
-): Promise<BinaryPackage>;
-
-/**
- * Reads the control member and all four digests in one streaming pass.
- * @throws UserError that names the file and the member, for anything that dpkg would not take
- */
-export declare function readDeb(context: RunContext, path: string): Promise<DebInfo>;
-
 /** One result of `readDebs`: the package, or why that file is none. */
 export type DebResult =
   | { readonly path: string; readonly info: DebInfo }
   | { readonly path: string; readonly error: unknown };
 
 /**
+ * Writes a .deb: streamed, atomic, fsynced. The same spec and `sourceDateEpoch` give the same bytes, whatever the day, the folder,
+ * the umask, the number of cores.
+ * @throws UserError for a spec that cannot be a package, a source that vanished or changed, a full disk; nothing is left behind
+ */
+export function writeDeb(
+  context: RunContext,
+  path: string,
+  spec: DebSpec,
+  options: WriteDebOptions,
+): Promise<BinaryPackage> {
+  return writeDebFile(context, path, spec, options);
+}
+
+/**
+ * Reads the control files and all four digests in one pass. data.tar is digested, not decompressed: `listDeb` and `extractDeb`
+ * find what is wrong inside it.
+ * @throws UserError `deb-...` that names the file and the member, for anything that dpkg would not take
+ */
+export async function readDeb(context: RunContext, path: string): Promise<DebInfo> {
+  for await (const result of readDebFiles(context, [path])) {
+    if ('info' in result) return result.info;
+    throw result.error;
+  }
+  throw new Error('no result for a file');
+}
+
+/**
  * Like `readDeb` for many files, in their order, with one decompressor process for many members. A broken file gives a
  * result with `error` and disturbs no other.
  */
-export declare function readDebs(
+export function readDebs(
   context: RunContext,
   paths: Iterable<string> | AsyncIterable<string>,
-): AsyncGenerator<DebResult>;
-
-/** The objects of data.tar in their order, streaming. */
-export declare function listDeb(context: RunContext, path: string): AsyncGenerator<DebFile>;
+): AsyncGenerator<DebResult> {
+  return readDebFiles(context, paths);
+}
 
 /**
- * Unpacks data.tar below `target` (made when missing) with modes and mtimes; owners (numeric) when root.
- * @throws UserError for a name or link that leaves `target`, for device nodes, for broken archives
+ * The objects of data.tar in their order, streaming. A list depends on nothing but the .deb's bytes: `package.sha256` is the key
+ * to keep it under.
+ * @throws UserError `deb-...`, `tar-...`
  */
-export declare function extractDeb(context: RunContext, path: string, target: string): Promise<void>;
+export async function* listDeb(context: RunContext, path: string): AsyncGenerator<DebFile> {
+  for await (const { events, member } of readData(context, path)) {
+    for (const event of events) if ('header' in event) yield debFile(event.header, path, member);
+  }
+}
+
+/**
+ * Unpacks data.tar below `target` (made when missing) with modes and mtimes; owners (by number) when root.
+ * @throws UserError `deb-unsafe` for a name or link that leaves `target` or goes through a link, for device nodes; `deb-...` and
+ *   `tar-...` for broken archives. What came before the fault is then unpacked.
+ */
+export function extractDeb(context: RunContext, path: string, target: string): Promise<void> {
+  return extractDebFile(context, path, target);
+}
+
+function debFile(header: TarHeader, file: string, member: string): DebFile {
+  const { type, mode, uid, gid, user, group, size, mtime } = header;
+  const path = installedPath(header.name, file, member).toString('utf8');
+  const common = { path, type, mode, uid, gid, user, group, size, mtime };
+  if (type === 'symlink') return { ...common, link: header.link.toString('utf8') };
+  if (type === 'hardlink') return { ...common, link: installedPath(header.link, file, member).toString('utf8') };
+  return common;
+}

@@ -1,0 +1,408 @@
+/**
+ * Reading a .deb: where its members lie, its control files, its digests, the objects of data.tar as a stream.
+ *
+ * Secret: files are read once, front to back, a MiB at a time at most; control members of many files share one decompressor.
+ * Everything is checked before it is believed. Ruled by deb(5) and by what dpkg refuses.
+ */
+
+import { isUtf8 } from 'node:buffer';
+import { createHash, hash } from 'node:crypto';
+import { closeSync, constants, fstatSync, openSync, read, readSync } from 'node:fs';
+import { setImmediate as turn } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import type { RunContext } from '../core/context.ts';
+import { errnoOf, UserError } from '../core/errors.ts';
+import { AR_HEADER_SIZE, AR_MAGIC, arPadding, parseArHeader } from './ar.ts';
+import { isArch } from './arch.ts';
+import type { DebInfo, DebMember, DebResult } from './archive.ts';
+import { compressionOf, decompress, decompressMembers, type StoredCompression } from './compression.ts';
+import { getField, type Paragraph, parseParagraph } from './control.ts';
+import { type BinaryPackage, isPackageName } from './package.ts';
+import { createTarReader, readTar, type TarEvent } from './tar.ts';
+import { isVersion } from './version.ts';
+
+const CHUNK = 1024 * 1024;
+/** deb(5) knows three members and a few more that start with an underscore. */
+const MAX_MEMBERS = 64;
+/** Of control.tar once decompressed: md5sums of a million files fit. */
+const MAX_CONTROL_TAR = 64 * 1024 * 1024;
+/** Of the file `control` itself: a 1 MB dependency field fits, a 100 MB one is an attack. */
+const MAX_CONTROL = 8 * 1024 * 1024;
+/** Files whose control members are decompressed together. */
+const BATCH_FILES = 256;
+const BATCH_BYTES = 4 * 1024 * 1024;
+
+interface PackedTar extends DebMember {
+  readonly compression: StoredCompression;
+}
+
+interface Layout {
+  readonly members: readonly DebMember[];
+  readonly control: PackedTar;
+  readonly data: PackedTar;
+}
+
+// ---------------------------------------------------------------- members
+
+/**
+ * Finds all members by their headers.
+ * @param readAt bytes of the file; always within `size`
+ * @throws UserError `deb-broken`, `deb-truncated`, `deb-unsupported`
+ */
+function findMembers(readAt: (offset: number, length: number) => Buffer, size: number, file: string): Layout {
+  const fail = (code: string, message: string, hint?: string): never => {
+    throw new UserError(code, message, { file, hint });
+  };
+  if (size < AR_MAGIC.length) fail(size === 0 ? 'deb-truncated' : 'deb-broken', 'too short to be a Debian package');
+  const magic = readAt(0, AR_MAGIC.length).toString('latin1');
+  if (magic.startsWith('0.93')) fail('deb-unsupported', 'a package in the format of before 1995');
+  if (magic !== AR_MAGIC) fail('deb-broken', 'not a Debian package: it does not start as an ar archive does');
+  const members: DebMember[] = [];
+  for (let offset = AR_MAGIC.length; offset < size; ) {
+    const after = members.at(-1)?.name ?? 'the start';
+    if (offset + AR_HEADER_SIZE > size)
+      fail('deb-truncated', `cut short, or followed by something else, after ${after}`);
+    const header = parseArHeader(readAt(offset, AR_HEADER_SIZE));
+    if (typeof header === 'string') return fail('deb-broken', `after ${after}: ${header}`);
+    const start = offset + AR_HEADER_SIZE;
+    offset = start + header.size + arPadding(header.size);
+    if (offset > size)
+      fail('deb-truncated', `${header.name}: cut short: ${header.size} bytes announced, ${size - start} there`);
+    members.push({ name: header.name, offset: start, size: header.size });
+    if (members.length > MAX_MEMBERS) fail('deb-broken', `more than ${MAX_MEMBERS} members`);
+  }
+  return { members, ...checkOrder(members, readAt, fail) };
+}
+
+/** debian-binary, control.tar*, data.tar*, in this order; between them only names with an underscore; behind, what others add. */
+function checkOrder(
+  members: readonly DebMember[],
+  readAt: (offset: number, length: number) => Buffer,
+  fail: (code: string, message: string) => never,
+): { control: PackedTar; data: PackedTar } {
+  const first = members[0];
+  if (first?.name !== 'debian-binary')
+    return fail('deb-broken', "not a Debian package: 'debian-binary' is not its first member");
+  const version = first.size > 64 ? '' : readAt(first.offset, first.size).toString('latin1');
+  if (!/^\d+\.\d+\n/.test(version)) return fail('deb-broken', 'debian-binary: holds no format version');
+  if (!version.startsWith('2.'))
+    return fail('deb-unsupported', `debian-binary: format version ${version.split('\n')[0]} is not known`);
+  const rest = members.slice(1);
+  const own = rest.filter(({ name }) => /^(debian-binary|(control|data)\.tar)/.test(name));
+  for (const base of ['debian-binary', 'control.tar', 'data.tar']) {
+    const same = own.filter(({ name }) => name.startsWith(base));
+    if (same.length > (base === 'debian-binary' ? 0 : 1))
+      return fail('deb-broken', `${same.at(-1)!.name}: there is more than one ${base}`);
+  }
+  const required = rest.filter(({ name }) => !name.startsWith('_'));
+  const member = (index: number, base: string): PackedTar => {
+    const found = required[index];
+    if (found === undefined) return fail('deb-broken', `${base}: missing`);
+    if (!found.name.startsWith(base)) return fail('deb-broken', `${found.name}: stands where ${base} should`);
+    const compression = compressionOf(found.name, base);
+    const known = compression !== undefined && (base === 'data.tar' || !['bzip2', 'lzma'].includes(compression));
+    if (!known) return fail('deb-unsupported', `${found.name}: dpkg knows no such compression`);
+    return { ...found, compression };
+  };
+  return { control: member(0, 'control.tar'), data: member(1, 'data.tar') };
+}
+
+// ---------------------------------------------------------------- one pass over the file
+
+interface OpenDeb extends Disposable {
+  readonly fd: number;
+  readonly size: number;
+  /** @throws UserError when the file is no longer the one that was opened */
+  checkUnchanged(): void;
+}
+
+function openDeb(path: string): OpenDeb {
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (cause) {
+    const reasons: Record<string, string> = {
+      ENOENT: 'does not exist',
+      ENOTDIR: 'does not exist',
+      EACCES: 'may not be read',
+      EPERM: 'may not be read',
+      ELOOP: 'is a link to itself',
+    };
+    const reason = reasons[errnoOf(cause) ?? ''];
+    throw reason === undefined ? cause : new UserError('deb-unreadable', `'${path}' ${reason}`, { file: path, cause });
+  }
+  const before = fstatSync(fd);
+  if (!before.isFile()) {
+    closeSync(fd);
+    throw new UserError('deb-unreadable', `'${path}' is no regular file`, { file: path });
+  }
+  return {
+    fd,
+    size: before.size,
+    checkUnchanged() {
+      const after = fstatSync(fd);
+      if (after.size !== before.size || after.mtimeMs !== before.mtimeMs) throw changedWhileRead(path);
+    },
+    [Symbol.dispose]: () => closeSync(fd),
+  };
+}
+
+function changedWhileRead(path: string): UserError {
+  return new UserError('deb-changed', `'${path}' changed while it was read`, {
+    file: path,
+    hint: 'let nothing write to it, then run the command again',
+  });
+}
+
+function readExactly(fd: number, offset: number, length: number, path: string): Buffer {
+  const bytes = Buffer.allocUnsafe(length);
+  for (let done = 0; done < length; ) {
+    const count = readSync(fd, bytes, done, length - done, offset + done);
+    if (count === 0) throw changedWhileRead(path);
+    done += count;
+  }
+  return bytes;
+}
+
+/** What one pass over a file gives. */
+interface Scan {
+  readonly path: string;
+  readonly layout: Layout;
+  /** The control member as stored. */
+  readonly control: Buffer;
+  readonly digests: Pick<BinaryPackage, 'size' | 'md5' | 'sha1' | 'sha256' | 'sha512'>;
+}
+
+const DIGESTS = ['md5', 'sha1', 'sha256', 'sha512'] as const;
+
+async function scan(context: RunContext, path: string): Promise<Scan> {
+  using deb = openDeb(path);
+  const result = deb.size <= CHUNK ? scanSmall(path, deb) : await scanLarge(context, path, deb);
+  deb.checkUnchanged();
+  return result;
+}
+
+function scanSmall(path: string, { fd, size }: OpenDeb): Scan {
+  const bytes = readExactly(fd, 0, size, path);
+  const layout = findMembers((offset, length) => bytes.subarray(offset, offset + length), size, path);
+  const control = Buffer.from(bytes.subarray(layout.control.offset, layout.control.offset + layout.control.size)); // lets go of the rest
+  const [md5, sha1, sha256, sha512] = DIGESTS.map((name) => hash(name, bytes)) as [string, string, string, string];
+  return { path, layout, control, digests: { size, md5, sha1, sha256, sha512 } };
+}
+
+async function scanLarge(context: RunContext, path: string, { fd, size }: OpenDeb): Promise<Scan> {
+  const layout = findMembers((offset, length) => readExactly(fd, offset, length, path), size, path);
+  const { offset: start, size: controlSize, name } = layout.control;
+  if (controlSize > MAX_CONTROL_TAR)
+    throw new UserError('deb-too-large', `${name}: larger than ${MAX_CONTROL_TAR >> 20} MiB`, { file: path });
+  const control = Buffer.allocUnsafe(controlSize);
+  const hashes = DIGESTS.map((algorithm) => createHash(algorithm));
+  let offset = 0;
+  for await (const chunk of readRange(context, fd, 0, size, path)) {
+    for (const digest of hashes) digest.update(chunk);
+    // the same bytes that were digested, not a second reading of them
+    const [from, to] = [Math.max(start - offset, 0), Math.min(start + controlSize - offset, chunk.length)];
+    if (from < to) chunk.copy(control, offset + from - start, from, to);
+    offset += chunk.length;
+  }
+  const [md5, sha1, sha256, sha512] = hashes.map((digest) => digest.digest('hex')) as [string, string, string, string];
+  return { path, layout, control, digests: { size, md5, sha1, sha256, sha512 } };
+}
+
+const readAsync = promisify(read);
+
+/** The next piece is on its way from the disk while the caller works on this one; a piece is good until the next but one is asked for. */
+async function* readRange(
+  context: RunContext,
+  fd: number,
+  start: number,
+  length: number,
+  path: string,
+): AsyncGenerator<Buffer> {
+  const end = start + length;
+  const spare = [Buffer.allocUnsafeSlow(CHUNK), Buffer.allocUnsafeSlow(CHUNK), Buffer.allocUnsafeSlow(CHUNK)] as const;
+  let turnOf = 0;
+  const readAt = (offset: number) => {
+    const buffer = spare[turnOf % spare.length]!;
+    turnOf += 1;
+    return readAsync(fd, buffer, 0, Math.min(CHUNK, end - offset), offset);
+  };
+  let next = length > 0 ? readAt(start) : undefined;
+  let offset = start;
+  try {
+    while (next !== undefined) {
+      context.signal?.throwIfAborted();
+      const { bytesRead, buffer } = await next;
+      if (bytesRead === 0) throw changedWhileRead(path);
+      offset += bytesRead;
+      next = offset < end ? readAt(offset) : undefined;
+      yield (buffer as Buffer).subarray(0, bytesRead);
+    }
+  } finally {
+    await next?.catch(() => {}); // the caller closes the file: nothing may still be reading from it
+  }
+}
+
+// ---------------------------------------------------------------- control.tar
+
+/** @param tar control.tar, decompressed */
+function debInfo({ path, layout, digests }: Scan, tar: Buffer): DebInfo {
+  const member = layout.control.name;
+  const controlFiles = readControlFiles(tar, path, member);
+  const control = parseControlFile(controlFiles.get('control'), path, member);
+  const identity = readIdentity(control, path, member);
+  return {
+    package: { path, ...identity, control, ...digests },
+    members: layout.members,
+    controlFiles,
+    conffiles: parseConffiles(controlFiles.get('conffiles')),
+  };
+}
+
+function readControlFiles(tar: Buffer, file: string, member: string): Map<string, Uint8Array> {
+  const files = new Map<string, Uint8Array>();
+  for (const { header, data } of readTar(tar, { file, member })) {
+    const name = header.name.toString('utf8').replace(/^(\.\/+)+/, '');
+    const fail = (what: string): never => {
+      throw new UserError('deb-broken', `${member}: ${JSON.stringify(name.slice(0, 200))} ${what}`, { file });
+    };
+    if (header.type === 'dir' && (name === '.' || name === '')) continue;
+    if (!/^[^/\0-\x1f]{1,100}$/.test(name) || name === '.' || name === '..') fail('is no name for a control file');
+    if (header.type !== 'file') fail(`is a ${header.type} where only files belong`);
+    if (files.has(name)) fail('is there twice');
+    files.set(name, Buffer.from(data)); // lets go of the rest of a batch
+  }
+  return files;
+}
+
+function parseControlFile(bytes: Uint8Array | undefined, file: string, member: string): Paragraph {
+  const place = `${member}: control`;
+  if (bytes === undefined) throw new UserError('deb-broken', `${place}: missing`, { file });
+  if (bytes.length > MAX_CONTROL)
+    throw new UserError('deb-too-large', `${place}: larger than ${MAX_CONTROL >> 20} MiB`, { file });
+  if (!isUtf8(bytes)) throw new UserError('deb-broken', `${place}: not UTF-8`, { file });
+  try {
+    return parseParagraph(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8'), { file });
+  } catch (cause) {
+    if (!(cause instanceof UserError)) throw cause;
+    throw new UserError(cause.code, `${place}: ${cause.message}`, { file, line: cause.line, hint: cause.hint, cause });
+  }
+}
+
+function readIdentity(
+  control: Paragraph,
+  file: string,
+  member: string,
+): { name: string; version: string; architecture: string } {
+  const fail = (what: string): never => {
+    throw new UserError('deb-broken', `${member}: control: ${what}`, { file });
+  };
+  const field = (name: string) => getField(control, name) ?? fail(`no field '${name}'`);
+  const [name, version, architecture] = [field('Package'), field('Version'), field('Architecture')];
+  if (!isPackageName(name)) fail(`'${name.slice(0, 200)}' is no package name`);
+  if (!isVersion(version)) fail(`'${version.slice(0, 200)}' is no Debian version`);
+  if (!isArch(architecture)) fail(`'${architecture.slice(0, 200)}' is no architecture of a binary package`);
+  return { name, version, architecture };
+}
+
+/** deb-conffiles(5): a path a line, a flag before it possible. */
+function parseConffiles(bytes: Uint8Array | undefined): string[] {
+  const lines = bytes === undefined ? [] : Buffer.from(bytes).toString('utf8').split('\n');
+  return lines.map((line) => line.trimEnd().replace(/^[a-z-]+\s+(?=\/)/, '')).filter((line) => line !== '');
+}
+
+// ---------------------------------------------------------------- doors
+
+/** See `readDebs` in archive.ts. */
+export async function* readDebFiles(
+  context: RunContext,
+  paths: Iterable<string> | AsyncIterable<string>,
+): AsyncGenerator<DebResult> {
+  let batch: (Scan | { readonly path: string; readonly error: unknown })[] = [];
+  let bytes = 0;
+  let underWay: Promise<DebResult[]> | undefined;
+  for await (const path of paths) {
+    context.signal?.throwIfAborted();
+    try {
+      const found = await scan(context, path);
+      batch.push(found);
+      bytes += found.control.length;
+    } catch (error) {
+      batch.push({ path, error });
+    }
+    if (batch.length % 16 === 0) await turn(); // the decompressor's output is read meanwhile
+    if (batch.length < BATCH_FILES && bytes < BATCH_BYTES) continue;
+    const next = finishBatch(context, batch);
+    next.catch(() => {}); // awaited below, or by nobody who cares
+    batch = [];
+    bytes = 0;
+    if (underWay !== undefined) yield* await underWay;
+    underWay = next;
+  }
+  if (underWay !== undefined) yield* await underWay;
+  yield* await finishBatch(context, batch);
+}
+
+async function finishBatch(
+  context: RunContext,
+  batch: readonly (Scan | { readonly path: string; readonly error: unknown })[],
+): Promise<DebResult[]> {
+  const scans = batch.filter((one) => 'layout' in one);
+  const tars = await decompressMembers(
+    context,
+    scans.map(({ path, layout, control }) => ({
+      bytes: control,
+      compression: layout.control.compression,
+      place: { file: path, member: layout.control.name },
+    })),
+    MAX_CONTROL_TAR,
+  );
+  let index = 0;
+  return batch.map((one) => {
+    if (!('layout' in one)) return one;
+    const tar = tars[index]!;
+    index += 1;
+    if (!Buffer.isBuffer(tar)) return { path: one.path, error: tar };
+    try {
+      return { path: one.path, info: debInfo(one, tar) };
+    } catch (error) {
+      return { path: one.path, error };
+    }
+  });
+}
+
+/** What data.tar holds, as events; `member` names it in messages. */
+export async function* readData(
+  context: RunContext,
+  path: string,
+): AsyncGenerator<{ readonly events: readonly TarEvent[]; readonly member: string }> {
+  using deb = openDeb(path);
+  const { data } = findMembers((offset, length) => readExactly(deb.fd, offset, length, path), deb.size, path);
+  const place = { file: path, member: data.name };
+  const reader = createTarReader(place);
+  const stored = readRange(context, deb.fd, data.offset, data.size, path);
+  for await (const chunk of decompress(context, data.compression, stored, place)) {
+    yield { events: reader.push(chunk), member: data.name };
+  }
+  reader.end();
+  deb.checkUnchanged();
+}
+
+/**
+ * The path as installed: './usr/bin/x' is '/usr/bin/x', '.' and './' are '/'. As bytes, for names need not be UTF-8.
+ * @throws UserError `deb-unsafe` for names that are absolute, empty, or go up
+ */
+export function installedPath(name: Buffer, file: string, member: string): Buffer {
+  const latin1 = name.toString('latin1');
+  const parts = latin1.split('/').filter((part) => part !== '.' && part !== '');
+  const fail = (what: string): never => {
+    throw new UserError('deb-unsafe', `${member}: ${JSON.stringify(name.toString('utf8').slice(0, 200))} ${what}`, {
+      file,
+      hint: 'no real package is like this: do not trust where it came from',
+    });
+  };
+  if (latin1 === '') fail('is an empty name');
+  if (latin1.startsWith('/')) fail('is an absolute name');
+  if (parts.includes('..')) fail('leads out of the package');
+  return Buffer.from(`/${parts.join('/')}`, 'latin1');
+}
