@@ -208,7 +208,7 @@ export function refuseDuplicates(fields: readonly Field[], options: ParseOptions
   const second = fields.length <= 64 ? secondOfFew(fields) : secondOfMany(fields);
   if (second === undefined) return;
   const { name, line } = second;
-  const first = findField(fields, name);
+  const first = fields.find((field) => sameName(field.name, name));
   throw new UserError(
     'control-duplicate',
     `the field '${printable(name)}' is there twice${first && line > 0 ? ` (first in line ${first.line})` : ''}`,

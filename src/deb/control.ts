@@ -153,6 +153,7 @@ export function formatControl(paragraphs: readonly Paragraph[]): string {
   const parts: string[] = [];
   let between = '';
   for (const [index, { fields, before, after }] of paragraphs.entries()) {
+    if (between !== '' && !between.endsWith('\n')) between += '\n';
     between += before ?? (index === 0 ? '' : '\n');
     if (index > 0 && !/(?:^|\n)[ \t]*\r?\n/.test(between)) between = `\n${between}`;
     pushLines(parts, between);
@@ -216,7 +217,7 @@ function makeField(name: string, value: string): Field {
     throw new UserError('control-value', `'${printable(name)}' cannot be the name of a field`);
   const firstEnd = endOfLine(value, 0);
   const field = { name, value: trimBlanks(value.slice(0, firstEnd)) + value.slice(firstEnd), line: 0 };
-  const problem = problemOfValue(field.value);
+  const problem = problemOfValue(value);
   if (problem !== undefined) {
     throw new UserError('control-value', `the value of the field '${name}' ${problem}`, {
       hint: "each further line of a value starts with a blank; an empty one is ' .'",
