@@ -107,7 +107,7 @@ export function start(
     /** Files or descriptors for the child's streams instead of pipes; 'ignore' closes. */
     readonly stdio?: {
       readonly stdin?: 'pipe' | 'ignore';
-      readonly stdout?: 'pipe' | 'ignore' | 'inherit';
+      readonly stdout?: 'pipe' | 'ignore' | 'inherit' | number;
       readonly stderr?: 'pipe' | 'ignore' | 'inherit';
     };
   } = {},

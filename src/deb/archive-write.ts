@@ -5,7 +5,7 @@
  * is in it. Ruled by deb(5).
  */
 import { createHash, hash, randomBytes } from 'node:crypto';
-import { closeSync, constants, fstatSync, openSync, readSync, type Stats, unlinkSync, writeSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, type Stats, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { RunContext } from '../core/context.ts';
 import { errnoOf, UserError } from '../core/errors.ts';
@@ -22,7 +22,14 @@ import {
   planData,
   withInstalledSize,
 } from './archive-plan.ts';
-import { type Compression, type Compressor, compressSmall, createCompressor, suffixOf } from './compression.ts';
+import {
+  type Compression,
+  type Compressor,
+  compressSmall,
+  createCompressor,
+  suffixOf,
+  writeAll,
+} from './compression.ts';
 import type { BinaryPackage } from './package.ts';
 import { formatTarHeader, tarEnd, tarPadding } from './tar.ts';
 
@@ -99,14 +106,17 @@ async function writeData(
 ): Promise<WrittenData> {
   const md5sums: { path: string; md5: string }[] = [];
   const md5Of = new Map<string, string>(); // by tar name, for hard links
-  let size = 0;
   let kib = 0;
-  await using compressor = createCompressor(context, compression, options, (chunk) => {
-    size += chunk.length;
+  const packedSize = () => {
+    const { size } = fstatSync(fd);
     if (size > AR_MAX_SIZE) formatArHeader(`data.tar${suffixOf(compression)}`, size, 0); // says that it is too big
-    writeAll(fd, chunk);
+    return size;
+  };
+  await using compressor = createCompressor(context, compression, options, fd);
+  const tar = createTarWriter(compressor, () => {
+    context.signal?.throwIfAborted();
+    packedSize();
   });
-  const tar = createTarWriter(context, compressor);
   for (const object of objects) {
     if (object.header.type !== 'file') {
       await tar.put(formatTarHeader(object.header));
@@ -121,9 +131,8 @@ async function writeData(
     md5Of.set(header.name.toString('latin1'), md5);
   }
   await tar.put(tarEnd(tar.size));
-  await tar.flush();
-  await compressor.end();
-  return { size, installedKib: kib, md5sums };
+  await tar.end();
+  return { size: packedSize(), installedKib: kib, md5sums };
 }
 
 /** Gathers small pieces into chunks of a MiB. */
@@ -134,20 +143,24 @@ interface TarWriter {
   /** Room for at least one more byte, to be filled by the caller, who then says by `filled` how many it was. */
   room(): Promise<Buffer>;
   filled(count: number): void;
-  flush(): Promise<void>;
+  /** Resolves when everything is in the compressor's file. */
+  end(): Promise<void>;
 }
 
-function createTarWriter(context: RunContext, compressor: Compressor): TarWriter {
+/** @param check called before each chunk goes out; may throw */
+function createTarWriter(compressor: Compressor, check: () => void): TarWriter {
   let chunk = Buffer.allocUnsafeSlow(CHUNK);
+  let spare = Buffer.allocUnsafeSlow(CHUNK);
+  let underWay: Promise<void> = Promise.resolve(); // the compressor takes one chunk while the other is filled
   let used = 0;
   let size = 0;
   const flush = async () => {
-    context.signal?.throwIfAborted();
-    if (used === 0) return;
-    const full = chunk.subarray(0, used);
-    chunk = Buffer.allocUnsafeSlow(CHUNK); // the old one now belongs to the compressor
+    check();
+    await underWay;
+    underWay = compressor.write(chunk.subarray(0, used));
+    underWay.catch(() => {}); // awaited above or in `end`
+    [chunk, spare] = [spare, chunk];
     used = 0;
-    await compressor.write(full);
   };
   return {
     get size() {
@@ -172,7 +185,11 @@ function createTarWriter(context: RunContext, compressor: Compressor): TarWriter
       used += count;
       size += count;
     },
-    flush,
+    async end() {
+      await flush();
+      await underWay;
+      await compressor.end();
+    },
   };
 }
 
@@ -284,7 +301,7 @@ interface Member {
   readonly name: string;
   readonly size: number;
   /** The bytes, or the file that holds them from its start. */
-  readonly content: Buffer | number;
+  readonly content: Uint8Array | number;
 }
 
 type Digests = Pick<BinaryPackage, 'size' | 'md5' | 'sha1' | 'sha256' | 'sha512'>;
@@ -318,8 +335,4 @@ function copyFrom(context: RunContext, fd: number, size: number, put: (bytes: Ui
     put(chunk.subarray(0, count));
     offset += count;
   }
-}
-
-function writeAll(fd: number, bytes: Uint8Array): void {
-  for (let offset = 0; offset < bytes.length; ) offset += writeSync(fd, bytes, offset);
 }

@@ -7,13 +7,14 @@
  * xz, bzip2 and lzma are programs. gzip is node:zlib. zstd is node:zlib for small content (no fork) and the program for
  * large: node's stream cannot use several threads, and stops after the first frame without an error.
  */
+import { writeSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import type { Writable } from 'node:stream';
 import { promisify } from 'node:util';
-import { constants, createGunzip, createGzip, gunzipSync, zstdCompress, zstdDecompressSync } from 'node:zlib';
+import { constants, createGunzip, createGzip, gunzipSync, gzip, zstdCompress, zstdDecompressSync } from 'node:zlib';
 import type { RunContext } from '../core/context.ts';
 import { errnoOf, ToolError, UserError } from '../core/errors.ts';
-import { type RunningProgram, start } from '../core/run.ts';
+import { start } from '../core/run.ts';
 import { xzContentSize } from './xz.ts';
 import { zstdFrames } from './zstd.ts';
 
@@ -85,35 +86,39 @@ function checkedLevel(compression: Compression, level: number | undefined): numb
 
 // ---------------------------------------------------------------- compressing
 
-/** Takes content, hands compressed bytes to its output. Disposing before `end` stops everything. */
+/** Takes content, writes compressed bytes to a file. Disposing before `end` stops everything. */
 export interface Compressor extends AsyncDisposable {
-  /** The chunk belongs to the compressor from here on. Resolves when more may be written. */
+  /** Resolves when the chunk's memory may be used for something else. */
   write(chunk: Uint8Array): Promise<void>;
-  /** Resolves when the output has got everything. */
+  /** Resolves when everything is in the file. */
   end(): Promise<void>;
 }
 
 /**
- * @param output called in order; what it throws comes out of `write` or `end`
- * @throws ToolError when the program is missing or fails
+ * @param fd written to where it stands; programs write to it directly, so that nothing passes through this process twice
+ * @throws ToolError when the program is missing or fails; a full disk comes as the ENOSPC of a system call
  */
 export function createCompressor(
   context: RunContext,
   compression: Compression,
   options: CompressionOptions,
-  output: (chunk: Uint8Array) => void,
+  fd: number,
 ): Compressor {
   const level = checkedLevel(compression, options.level);
   const threads = options.threads ?? availableParallelism();
   switch (compression) {
     case 'none':
-      return { write: async (chunk) => output(chunk), end: async () => {}, [Symbol.asyncDispose]: async () => {} };
+      return {
+        write: async (chunk) => writeAll(fd, chunk),
+        end: async () => {},
+        [Symbol.asyncDispose]: async () => {},
+      };
     case 'gzip':
-      return gzipCompressor(level, output);
+      return gzipCompressor(level, fd);
     case 'zstd':
-      return zstdCompressor(context, level, threads, output);
+      return zstdCompressor(context, level, threads, fd);
     case 'xz':
-      return programCompressor(start(context, 'xz', xzArgs(level, threads), { env: PLAIN_XZ }), output);
+      return programCompressor(context, 'xz', xzArgs(level, threads), fd);
   }
 }
 
@@ -139,78 +144,48 @@ function zstdArgs(level: number, threads: number): string[] {
   return ['--compress', '--stdout', '--quiet', ...(level > 19 ? ['--ultra'] : []), `-${level}`, `-T${threads}`];
 }
 
-/** Content in on one side, compressed bytes out on the other; `ended` tells how it went. */
-function flowingCompressor(
-  input: Writable,
-  result: AsyncIterable<Uint8Array>,
-  output: (chunk: Uint8Array) => void,
-  ended: () => Promise<void>,
-  stop: () => Promise<void>,
-): Compressor {
-  input.on('error', () => {}); // each write is told, too
-  const flowing = pump(result, output);
-  flowing.catch(() => void stop());
+function gzipCompressor(level: number, fd: number): Compressor {
+  const stream = createGzip({ level, chunkSize: 256 * 1024 });
+  stream.on('error', () => {}); // each write is told, too
+  const flowing = (async () => {
+    for await (const chunk of stream) writeAll(fd, chunk);
+  })();
+  flowing.catch(() => {}); // awaited below
   return {
     async write(chunk) {
       try {
-        await writeTo(input, chunk);
+        await writeTo(stream, chunk);
       } catch (cause) {
-        await flowing; // what its other side says is the reason: a full disk, a program that failed
-        await ended();
+        await flowing; // what its other side says is the reason, a full disk for one
         throw cause;
       }
     },
     async end() {
-      input.end();
+      stream.end();
       await flowing;
-      await ended();
     },
-    [Symbol.asyncDispose]: stop,
+    async [Symbol.asyncDispose]() {
+      stream.destroy();
+    },
   };
 }
 
-function gzipCompressor(level: number, output: (chunk: Uint8Array) => void): Compressor {
-  const gzip = createGzip({ level, chunkSize: 256 * 1024 });
-  return flowingCompressor(
-    gzip,
-    gzip,
-    output,
-    async () => {},
-    async () => void gzip.destroy(),
-  );
-}
-
-function programCompressor(program: RunningProgram, output: (chunk: Uint8Array) => void): Compressor {
-  return flowingCompressor(
-    program.stdin,
-    program.stdout,
-    output,
-    () => program.ended,
-    async () => await program[Symbol.asyncDispose](),
-  );
-}
-
-function zstdCompressor(
-  context: RunContext,
-  level: number,
-  threads: number,
-  output: (chunk: Uint8Array) => void,
-): Compressor {
+function zstdCompressor(context: RunContext, level: number, threads: number, fd: number): Compressor {
   const held: Uint8Array[] = [];
   let heldSize = 0;
   let program: Compressor | undefined;
   return {
     async write(chunk) {
       if (program !== undefined) return program.write(chunk);
-      held.push(chunk);
+      held.push(Buffer.from(chunk));
       heldSize += chunk.length;
       if (heldSize <= ZSTD_IN_PROCESS) return;
-      program = programCompressor(start(context, 'zstd', zstdArgs(level, threads)), output);
+      program = programCompressor(context, 'zstd', zstdArgs(level, threads), fd);
       for (const piece of held.splice(0)) await program.write(piece);
     },
     async end() {
       if (program !== undefined) return program.end();
-      output(await zstdInProcess(Buffer.concat(held), level));
+      writeAll(fd, await zstdInProcess(Buffer.concat(held), level));
     },
     async [Symbol.asyncDispose]() {
       await program?.[Symbol.asyncDispose]();
@@ -218,13 +193,40 @@ function zstdCompressor(
   };
 }
 
+function programCompressor(context: RunContext, name: string, args: readonly string[], fd: number): Compressor {
+  const program = start(context, name, args, { env: PLAIN_XZ, stdio: { stdout: fd } });
+  program.stdin.on('error', () => {}); // each write is told, too
+  const ended = () =>
+    program.ended.catch((cause: unknown) => {
+      throw isDiskFull(cause) ? Object.assign(new Error(cause.stderrTail, { cause }), { code: 'ENOSPC' }) : cause;
+    });
+  return {
+    async write(chunk) {
+      try {
+        await writeTo(program.stdin, chunk);
+      } catch (cause) {
+        await ended(); // the reason, where it says one
+        throw cause;
+      }
+    },
+    async end() {
+      program.stdin.end();
+      await ended();
+    },
+    async [Symbol.asyncDispose]() {
+      await program[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** Programs run in the C.UTF-8 locale, so that this text is the same everywhere. */
+function isDiskFull(error: unknown): error is ToolError {
+  return error instanceof ToolError && /No space left on device|Disk quota exceeded/.test(error.stderrTail);
+}
+
 async function zstdInProcess(content: Uint8Array, level: number): Promise<Buffer> {
   const params = { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_checksumFlag]: 1 };
   return promisify(zstdCompress)(content, { params, pledgedSrcSize: content.length });
-}
-
-async function pump(stream: AsyncIterable<Uint8Array>, output: (chunk: Uint8Array) => void): Promise<void> {
-  for await (const chunk of stream) output(chunk);
 }
 
 /** Resolves when the stream has taken the chunk, so that nothing piles up in memory. */
@@ -239,13 +241,16 @@ export async function compressSmall(
   compression: Exclude<Compression, 'xz'>,
   content: Uint8Array,
   level?: number,
-): Promise<Buffer> {
-  const parts: Uint8Array[] = [];
-  if (compression === 'zstd') return zstdInProcess(content, checkedLevel('zstd', level));
-  await using compressor = createCompressor({}, compression, { level }, (chunk) => parts.push(chunk));
-  await compressor.write(content);
-  await compressor.end();
-  return Buffer.concat(parts);
+): Promise<Uint8Array> {
+  const checked = checkedLevel(compression, level);
+  if (compression === 'zstd') return zstdInProcess(content, checked);
+  if (compression === 'gzip') return promisify<Uint8Array, object, Buffer>(gzip)(content, { level: checked });
+  return content;
+}
+
+/** `write(2)` may take less than it was given. */
+export function writeAll(fd: number, bytes: Uint8Array): void {
+  for (let offset = 0; offset < bytes.length; ) offset += writeSync(fd, bytes, offset);
 }
 
 // ---------------------------------------------------------------- decompressing
