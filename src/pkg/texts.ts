@@ -4,6 +4,7 @@
  * Secret: their form. Ruled by Policy 3.4, 4.4, 12.5, 12.7, 5.6.13 and the machine-readable copyright format 1.0.
  */
 import { gzipSync } from 'node:zlib';
+import { formatChangelog, makeEntry } from '../deb/changelog.ts';
 
 /** The one-line synopsis: no article, no full stop at its end, 80 characters at most. */
 export function synopsis(summary: string, fallback: string): string {
@@ -111,22 +112,12 @@ export interface ChangeEntry {
   readonly date: number;
 }
 
-/** changelog.Debian.gz with one entry; the same bytes for the same entry. */
+/**
+ * changelog.Debian.gz with one entry; the same bytes for the same entry.
+ * @throws UserError `changelog-entry` (a maintainer that is none)
+ */
 export function changelogGz(entry: ChangeEntry): Buffer {
-  const text = [
-    `${entry.package} (${entry.version}) ${entry.suite}; urgency=medium`,
-    '',
-    ...entry.changes.flatMap((change) =>
-      wrap(change, 74).map((line, index) => `${index === 0 ? '  * ' : '    '}${line}`),
-    ),
-    '',
-    ` -- ${entry.maintainer}  ${rfc5322Date(entry.date)}`,
-    '',
-  ].join('\n');
-  return gzipSync(text, { level: 9 });
-}
-
-/** 'Mon, 02 Jan 2006 15:04:05 +0000' */
-export function rfc5322Date(seconds: number): string {
-  return new Date(seconds * 1000).toUTCString().replace('GMT', '+0000');
+  const { suite, date, ...rest } = entry;
+  const made = makeEntry({ ...rest, distributions: [suite], date: new Date(date * 1000) });
+  return gzipSync(formatChangelog([made]), { level: 9 });
 }

@@ -1,0 +1,84 @@
+/** `buildkit pkg`: building packages, and looking into any. */
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { readDeb } from '../deb/archive.ts';
+import { getField } from '../deb/control.ts';
+import { type BuildRequest, buildPackages, planBuild } from '../pkg/build.ts';
+import { packageInfo, packageInfoText } from '../pkg/info.ts';
+import { type Cli, type CommandContext, type Output, table } from './command.ts';
+
+interface BuildOptions {
+  readonly suite?: string;
+  readonly out?: string;
+  readonly arch?: string;
+  readonly packagingVersion?: string;
+  readonly maintainer?: string;
+  readonly compression?: BuildRequest['compression'];
+  readonly refresh?: boolean;
+  readonly dryRun?: boolean;
+}
+
+export function addPkgCommands(program: Command, cli: Cli): void {
+  const pkg = program.command('pkg').description('build .deb files of a package and of everything it needs');
+  pkg
+    .command('build')
+    .description('build folders, wheels or requirements, and everything they need')
+    .argument('[inputs...]', "folders and requirements: '.', 'flask>=3', 'x.whl'; default: packages in buildkit.yaml")
+    .option('--suite <codename>', 'Debian release to build for; default: suite in buildkit.yaml')
+    .option('--out <dir>', 'folder for the .deb files; default: pkg.out in buildkit.yaml')
+    .option('--arch <architecture>', 'Debian architecture to build for; default: that of this machine')
+    .option('--packaging-version <version>', 'the Debian revision before the suite mark')
+    .option('--maintainer <name-and-mail>', '"Name <mail>" in the packages')
+    .option('--compression <kind>', 'xz, zstd, gzip or none')
+    .option('--refresh', 'ask the package index again, also when it was asked minutes ago')
+    .option('--dry-run', 'show what would be built')
+    .action(
+      cli.action(async (cx, inputs: string[], options: BuildOptions) => {
+        const request = await buildRequest(cx, inputs, options);
+        return options.dryRun
+          ? planOutput(request, await planBuild(cx, request))
+          : buildOutput(await buildPackages(cx, request));
+      }),
+    );
+  pkg
+    .command('info')
+    .description('what a .deb says of itself')
+    .argument('<file>', 'the .deb file')
+    .action(
+      cli.action(async (cx, file: string) => {
+        const info = await readDeb(cx, resolve(cx.cwd, file));
+        return { data: packageInfo(info), text: packageInfoText(info) };
+      }),
+    );
+}
+
+async function buildRequest(
+  cx: CommandContext,
+  inputs: readonly string[],
+  options: BuildOptions,
+): Promise<BuildRequest> {
+  const config = await cx.config();
+  const { pkg } = config;
+  return {
+    inputs: inputs.length > 0 ? inputs : config.packages,
+    cwd: inputs.length > 0 ? cx.cwd : cx.workspaceDir,
+    suite: options.suite ?? config.suite,
+    outDir: options.out === undefined ? resolve(cx.workspaceDir, pkg.out) : resolve(cx.cwd, options.out),
+    architecture: options.arch,
+    packagingVersion: options.packagingVersion ?? pkg['packaging-version'],
+    maintainer: options.maintainer ?? pkg.maintainer,
+    compression: options.compression ?? pkg.compression,
+    refresh: options.refresh,
+  };
+}
+
+function planOutput(request: BuildRequest, plan: Awaited<ReturnType<typeof planBuild>>): Output {
+  const rows = plan.packages.map((one) => [one.name, one.version, one.decision, one.why]);
+  return { data: { suite: request.suite, ...plan }, text: table(rows) };
+}
+
+function buildOutput(result: Awaited<ReturnType<typeof buildPackages>>): Output {
+  const data = result.packages.map(({ control, ...one }) => ({ ...one, depends: getField(control, 'Depends') ?? '' }));
+  const summary = `${result.packages.length} packages: ${result.built} new, ${result.reused} unchanged`;
+  return { data: { ...result, packages: data }, text: [...result.packages.map((one) => one.path), summary].join('\n') };
+}

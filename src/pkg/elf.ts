@@ -1,0 +1,97 @@
+/**
+ * What a shared object or program asks of the dynamic linker: its libraries and the symbol versions it wants of each.
+ *
+ * Secret: the ELF file. Ruled by the System V gABI (dynamic section) and the LSB (symbol versioning, .gnu.version_r).
+ */
+
+export interface ElfNeeds {
+  readonly soname: string | undefined;
+  readonly needed: readonly string[];
+  /** By library: 'libc.so.6' -> 'GLIBC_2.34', ... */
+  readonly versions: ReadonlyMap<string, readonly string[]>;
+  /** e_machine: 62 is x86-64, 183 is AArch64. */
+  readonly machine: number;
+}
+
+const PT_LOAD = 1;
+const PT_DYNAMIC = 2;
+const DT = { needed: 1, strtab: 5, soname: 14, verneed: 0x6ffffffe, verneednum: 0x6fffffff } as const;
+
+/** undefined: no ELF file, or one that is not dynamic or not whole. */
+export function readElf(bytes: Uint8Array): ElfNeeds | undefined {
+  if (bytes.length < 64 || bytes[0] !== 0x7f || bytes[1] !== 0x45 || bytes[2] !== 0x4c || bytes[3] !== 0x46)
+    return undefined;
+  try {
+    return readDynamic(bytes);
+  } catch (error) {
+    if (error instanceof RangeError) return undefined; // offsets that lie
+    throw error;
+  }
+}
+
+function readDynamic(bytes: Uint8Array): ElfNeeds | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const wide = bytes[4] === 2;
+  const little = bytes[5] === 1;
+  const u16 = (at: number) => view.getUint16(at, little);
+  const u32 = (at: number) => view.getUint32(at, little);
+  const word = (at: number) => (wide ? Number(view.getBigUint64(at, little)) : u32(at));
+  const headers: { type: number; offset: number; address: number; size: number }[] = [];
+  const table = word(wide ? 32 : 28);
+  const entrySize = u16(wide ? 54 : 42);
+  for (let index = 0; index < u16(wide ? 56 : 44); index += 1) {
+    const at = table + index * entrySize;
+    headers.push({
+      type: u32(at),
+      offset: word(at + (wide ? 8 : 4)),
+      address: word(at + (wide ? 16 : 8)),
+      size: word(at + (wide ? 32 : 16)),
+    });
+  }
+  const dynamic = headers.find((header) => header.type === PT_DYNAMIC);
+  if (!dynamic) return undefined;
+  const place = (address: number): number => {
+    const segment = headers.find(
+      (header) => header.type === PT_LOAD && address >= header.address && address < header.address + header.size,
+    );
+    if (!segment) throw new RangeError('address outside of every segment');
+    return address - segment.address + segment.offset;
+  };
+  const tags: [number, number][] = [];
+  const step = wide ? 16 : 8;
+  for (let at = dynamic.offset; at + step <= dynamic.offset + dynamic.size; at += step) {
+    const tag = word(at);
+    if (tag === 0) break;
+    tags.push([tag, word(at + step / 2)]);
+  }
+  const one = (tag: number) => tags.find(([key]) => key === tag)?.[1];
+  const strings = one(DT.strtab);
+  if (strings === undefined) return undefined;
+  const stringsAt = place(strings);
+  const text = (offset: number): string => {
+    const from = stringsAt + offset;
+    const end = bytes.indexOf(0, from);
+    if (from >= bytes.length || end < 0) throw new RangeError('string outside of the file');
+    return Buffer.from(bytes.subarray(from, end)).toString('utf8');
+  };
+  const versions = new Map<string, string[]>();
+  const verneed = one(DT.verneed);
+  let at = verneed === undefined ? 0 : place(verneed);
+  for (let left = verneed === undefined ? 0 : (one(DT.verneednum) ?? 0); left > 0; left -= 1) {
+    const names: string[] = [];
+    let aux = at + u32(at + 8);
+    for (let count = u16(at + 2); count > 0; count -= 1) {
+      names.push(text(u32(aux + 8)));
+      aux += u32(aux + 12);
+    }
+    versions.set(text(u32(at + 4)), names);
+    at += u32(at + 12);
+  }
+  const soname = one(DT.soname);
+  return {
+    soname: soname === undefined ? undefined : text(soname),
+    needed: tags.filter(([tag]) => tag === DT.needed).map(([, value]) => text(value)),
+    versions,
+    machine: u16(18),
+  };
+}

@@ -1,0 +1,185 @@
+/**
+ * One Python distribution as one Debian package: everything that `writeDeb` needs.
+ *
+ * Secret: which fields, scripts and files Debian wants around the files of a wheel (Policy 4, 5, 12; Python policy).
+ */
+import type { DebEntry, DebSpec } from '../../deb/archive.ts';
+import { paragraph } from '../../deb/control.ts';
+import type { SuiteFacts } from '../../deb/suites.ts';
+import { type ElfNeeds, readElf } from '../elf.ts';
+import { maintainerScripts } from '../scripts.ts';
+import { sharedDepends } from '../shlibs.ts';
+import { changelogGz, copyrightText, description, synopsis } from '../texts.ts';
+import { layOut } from './layout.ts';
+import type { ServiceFiles } from './service.ts';
+import type { Wheel, WheelFile } from './wheel.ts';
+
+export interface PackageFacts {
+  readonly name: string;
+  readonly version: string;
+  readonly suite: SuiteFacts;
+  /** Debian architecture of the target. */
+  readonly architecture: string;
+  readonly maintainer: string;
+  /** On the other packages of the closure. */
+  readonly depends: string;
+  /** 'pypi:flask==3.1.3' or the project's folder name: said in the description. */
+  readonly source: string;
+  readonly sourceDateEpoch: number;
+  readonly service: ServiceFiles | undefined;
+}
+
+export interface PythonPackage {
+  readonly spec: DebSpec;
+  readonly architecture: string;
+  readonly warnings: readonly string[];
+}
+
+export async function pythonPackage(wheel: Wheel, facts: PackageFacts): Promise<PythonPackage> {
+  const { objects, libraries } = await elfFiles(wheel);
+  const binary = objects.length > 0 || !wheel.pure || wheel.tags.platforms.some((platform) => platform !== 'any');
+  const shared = sharedDepends(objects, libraries, facts.suite.number);
+  const architecture = binary ? facts.architecture : 'all';
+  const service = facts.service;
+  const depends = [
+    facts.depends,
+    pythonDepends(wheel, binary, facts.suite.python),
+    ...shared.depends,
+    ...(service?.user === undefined ? [] : ['adduser']),
+    ...(service?.depends ?? []),
+  ];
+  const { metadata } = wheel;
+  const control = paragraph([
+    ['Package', facts.name],
+    ['Version', facts.version],
+    ['Architecture', architecture],
+    ['Maintainer', facts.maintainer],
+    ['Depends', depends.filter((part) => part !== '').join(', ')],
+    ['Section', service?.section ?? 'python'],
+    ['Priority', 'optional'],
+    ['Homepage', homepage(metadata.homepage)],
+    ['Description', describe(wheel, facts)],
+  ]);
+  const scripts = maintainerScripts({
+    packageName: facts.name,
+    python: true,
+    user: service?.user,
+    units: service?.units ?? [],
+    stateDirs: service?.stateDirs ?? [],
+  });
+  const entries = [
+    ...(await layOut(wheel, facts.suite.python, facts.sourceDateEpoch)),
+    ...(await documents(wheel, facts)),
+    ...(service?.entries ?? []),
+  ];
+  const warnings = shared.unknown.map(
+    (name) => `${facts.name} uses '${name}', and buildkit knows no package that has it`,
+  );
+  return { spec: { control, scripts, entries }, architecture, warnings };
+}
+
+/** The empty package of an extra: nothing but relations. */
+export function extraPackage(facts: PackageFacts, distribution: string, extra: string): DebSpec {
+  const text = `This empty package brings what the extra "${extra}" of the Python distribution ${distribution} needs.`;
+  const control = paragraph([
+    ['Package', facts.name],
+    ['Version', facts.version],
+    ['Architecture', 'all'],
+    ['Maintainer', facts.maintainer],
+    ['Depends', facts.depends],
+    ['Section', 'python'],
+    ['Priority', 'optional'],
+    ['Description', description(`${distribution} with its extra ${extra}`, [text])],
+  ]);
+  const copyright = copyrightText({
+    upstreamName: distribution,
+    source: undefined,
+    author: undefined,
+    licence: undefined,
+    licenceFiles: [],
+  });
+  return { control, entries: docEntries(facts, copyright) };
+}
+
+function homepage(url: string | undefined): string | undefined {
+  return url !== undefined && /^https?:\/\/\S+$/.test(url) ? url : undefined;
+}
+
+function describe(wheel: Wheel, facts: PackageFacts): string {
+  const { name, version, summary } = wheel.metadata;
+  const first = synopsis(summary, `Python distribution ${name}`);
+  const origin =
+    facts.service === undefined
+      ? `This package holds the Python distribution ${name} ${version}`
+      : `This is ${name} ${version}`;
+  return description(first, [`${origin}, built by buildkit from ${facts.source} for Debian ${facts.suite.number}.`]);
+}
+
+/** Extension modules fit one Python only, unless they keep to the stable ABI; pure modules fit the Python of any architecture. */
+function pythonDepends(wheel: Wheel, binary: boolean, python: string): string {
+  const [major, minor] = python.split('.').map(Number);
+  const ties = wheel.tags.abis.some((abi) => /^cp\d+/.test(abi));
+  if (binary && ties) return `python3 (>= ${python}~), python3 (<< ${major}.${minor! + 1})`;
+  const stable = wheel.tags.abis.includes('abi3')
+    ? wheel.tags.pythons.map((tag) => /^cp3(\d+)$/.exec(tag)?.[1]).find(Boolean)
+    : undefined;
+  if (binary && stable !== undefined) return `python3 (>= 3.${stable}~)`;
+  const floor = />=\s*(3\.\d+)/.exec(wheel.metadata.requiresPython ?? '')?.[1];
+  return floor === undefined ? 'python3:any' : `python3:any (>= ${floor}~)`;
+}
+
+async function elfFiles(wheel: Wheel): Promise<{ objects: ElfNeeds[]; libraries: Set<string> }> {
+  const objects: ElfNeeds[] = [];
+  const libraries = new Set<string>();
+  for (const file of wheel.files) {
+    if (!/\.so(\.|$)/.test(file.path) && !file.executable) continue;
+    const needs = readElf(await file.read());
+    if (!needs) continue;
+    objects.push(needs);
+    libraries.add(file.path.slice(file.path.lastIndexOf('/') + 1));
+  }
+  return { objects, libraries };
+}
+
+const LICENCE_FILE = /^(licen[cs]es?\/.*|licen[cs]e.*|copying.*|notice.*)$/i;
+
+async function documents(wheel: Wheel, facts: PackageFacts): Promise<DebEntry[]> {
+  const inDistInfo = (file: WheelFile) => file.path.startsWith(`${wheel.distInfo}/`);
+  const files = wheel.files.filter(
+    (file) => inDistInfo(file) && LICENCE_FILE.test(file.path.slice(wheel.distInfo.length + 1)),
+  );
+  const readable = files.filter((file) => file.size < 1_000_000);
+  const licenceFiles = await Promise.all(
+    readable.map(async (file) => ({
+      name: file.path.slice(wheel.distInfo.length + 1),
+      text: (await file.read()).toString('utf8'),
+    })),
+  );
+  const { name, author, licence, homepage: source } = wheel.metadata;
+  return docEntries(facts, copyrightText({ upstreamName: name, source, author, licence, licenceFiles }));
+}
+
+function docEntries(facts: PackageFacts, copyright: string): DebEntry[] {
+  const folder = `/usr/share/doc/${facts.name}`;
+  const changelog = changelogGz({
+    package: facts.name,
+    version: facts.version,
+    suite: facts.suite.codename,
+    changes: [`Built by buildkit from ${facts.source}.`],
+    maintainer: facts.maintainer,
+    date: facts.sourceDateEpoch,
+  });
+  const file = (name: string, data: string | Uint8Array): DebEntry => ({
+    path: `${folder}/${name}`,
+    type: 'file',
+    mode: 0o644,
+    source: { data },
+  });
+  return [file('copyright', copyright), file('changelog.Debian.gz', changelog)];
+}
+
+/** When the newest file of a wheel is from; the given day where the wheel says 1980, as makers of reproducible wheels do. */
+export function wheelDate(wheel: Wheel, otherwise: number): number {
+  const newest = wheel.files.reduce((latest, file) => Math.max(latest, file.mtime), 0);
+  return newest < 500_000_000 ? otherwise : newest;
+}

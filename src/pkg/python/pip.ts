@@ -1,0 +1,342 @@
+/**
+ * pip as resolver, fetcher and builder: the only module that knows its command line and its report.
+ *
+ * Secret: a few lines of Python that run inside pip's own process. They keep the user's configuration, leave out a main
+ * index that cannot be reached where others can, and evaluate markers for the target where it is not this machine's Python.
+ */
+import { readlink } from 'node:fs/promises';
+import { basename } from 'node:path';
+import { z } from 'zod';
+import type { Context } from '../../core/context.ts';
+import { ToolError, UserError } from '../../core/errors.ts';
+import { type RunResult, run } from '../../core/run.ts';
+import type { MarkerEnvironment } from './requirement.ts';
+
+/** The Python that packages are made for. */
+export interface TargetPython {
+  /** 'X.Y' */
+  readonly version: string;
+  /** Of `platform.machine()`: 'x86_64'. */
+  readonly machine: string;
+}
+
+/** How pip is run: by an interpreter like the target's, or by another that is told to choose for the target. */
+export interface Pip {
+  readonly interpreter: string;
+  readonly target: TargetPython;
+  /** The interpreter is the target's: sources can be built. */
+  readonly native: boolean;
+}
+
+const PROGRAM = `
+import json, os, socket, sys, threading
+from urllib.parse import urlsplit
+request = json.loads(sys.stdin.read())
+try:
+    import pip
+    from pip._internal.configuration import Configuration
+    import pip._vendor.packaging.markers as markers
+except ImportError:
+    sys.exit("buildkit-no-pip")
+def warn(text):
+    print("buildkit-warning: " + text, file=sys.stderr)
+def reachable(url):
+    parts = urlsplit(url)
+    if parts.scheme == "file": return os.path.exists(parts.path)
+    if not parts.scheme: return os.path.exists(url)
+    answer = []
+    def attempt():
+        try:
+            socket.create_connection((parts.hostname, parts.port or (80 if parts.scheme == "http" else 443)), 3).close()
+            answer.append(True)
+        except OSError:
+            pass
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start(); thread.join(3)
+    return bool(answer)
+configuration = Configuration(isolated=False)
+configuration.load()
+found = dict(configuration.items())
+def setting(name):
+    for scope in (":env:", request["args"][0], "global"):
+        if found.get(scope + "." + name): return found[scope + "." + name]
+    return ""
+behind_proxy = setting("proxy") or os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY") or os.environ.get("all_proxy")
+main_index = setting("index-url") or setting("pypi-url") or "https://pypi.org/simple"
+no_index = setting("no-index") in ("1", "true", "True", "yes", "on")
+if not no_index and not (behind_proxy and main_index.startswith("http")) and not reachable(main_index):
+    others = [url for url in setting("extra-index-url").split() if reachable(url)]
+    folders = [url for url in setting("find-links").split() if reachable(url)]
+    if others:
+        os.environ["PIP_INDEX_URL"] = others[0]
+        os.environ["PIP_EXTRA_INDEX_URL"] = " ".join(others[1:])
+    elif folders:
+        os.environ["PIP_NO_INDEX"] = "1"
+    if others or folders:
+        host = urlsplit(main_index).hostname or main_index
+        warn("the package index %s cannot be reached: only the other configured sources are used" % host)
+    else:
+        warn("the package index %s cannot be reached" % (urlsplit(main_index).hostname or main_index))
+        sys.exit("buildkit-no-index")
+if request["environment"]:
+    environment = request["environment"]
+    markers.default_environment = lambda: dict(environment)
+from pip._internal.cli.main import main
+sys.exit(main(request["args"]))
+`;
+
+/**
+ * Chooses the interpreter: Debian's own when it has the target's X.Y, else the target's by name, else any.
+ * @param candidates programs to try, best first
+ */
+export async function findPip(
+  context: Context,
+  target: TargetPython,
+  candidates: readonly string[] = ['/usr/bin/python3', `python${target.version}`, 'python3'],
+): Promise<Pip> {
+  for (const interpreter of candidates) {
+    if ((await versionOf(context, interpreter)) === target.version) return { interpreter, target, native: true };
+  }
+  for (const interpreter of candidates) {
+    if ((await versionOf(context, interpreter)) !== undefined) return { interpreter, target, native: false };
+  }
+  throw new UserError('no-python', 'there is no Python 3 on this machine', {
+    hint: 'apt-get install python3 python3-pip',
+  });
+}
+
+/** 'X.Y'; Debian's /usr/bin/python3 is a link that says it without a process. */
+async function versionOf(context: Context, interpreter: string): Promise<string | undefined> {
+  if (interpreter.startsWith('/')) {
+    const link = await readlink(interpreter).catch(() => '');
+    const version = /^python(3\.\d+)$/.exec(basename(link))?.[1];
+    if (version !== undefined) return version;
+  }
+  try {
+    const code = 'import sys; print("%d.%d" % sys.version_info[:2])';
+    return (await run(context, interpreter, ['-I', '-c', code])).stdout.trim();
+  } catch (error) {
+    if (error instanceof ToolError) return undefined;
+    throw error;
+  }
+}
+
+const archiveSchema = z.object({ hashes: z.record(z.string(), z.string()).optional(), hash: z.string().optional() });
+const reportSchema = z.object({
+  pip_version: z.string(),
+  environment: z.record(z.string(), z.string()),
+  install: z.array(
+    z.object({
+      download_info: z.object({
+        url: z.string(),
+        archive_info: archiveSchema.optional(),
+        dir_info: z.object({}).loose().optional(),
+      }),
+      requested: z.boolean(),
+      metadata: z.object({
+        name: z.string(),
+        version: z.string(),
+        requires_dist: z.array(z.string()).optional(),
+        requires_python: z.string().optional(),
+      }),
+    }),
+  ),
+});
+
+/** One distribution that pip chose. */
+export interface Resolved {
+  /** As its metadata spell it. */
+  readonly name: string;
+  readonly version: string;
+  readonly url: string;
+  /** Hex digest of the archive, as far as the index says it. */
+  readonly sha256: string | undefined;
+  readonly requested: boolean;
+  readonly requiresDist: readonly string[];
+}
+
+export interface Resolution {
+  readonly pipVersion: string;
+  /** Marker variables of the target. */
+  readonly environment: MarkerEnvironment;
+  readonly distributions: readonly Resolved[];
+}
+
+/**
+ * Asks pip for the whole closure of some requirements and wheel files. Nothing is installed.
+ * @throws UserError `unresolvable` with pip's own explanation; `no-pip`; RemoteError-like `index-unreachable`
+ */
+export async function resolve(
+  context: Context,
+  pip: Pip,
+  requirements: readonly string[],
+  scratch: string,
+): Promise<Resolution> {
+  const args = ['install', '--dry-run', '--ignore-installed', '--quiet', '--report', '-', '--no-input'];
+  const choice = pip.native ? [] : [...crossOptions(pip.target), '--target', `${scratch}/none`];
+  const { stdout } = await runPip(context, pip, [...args, ...choice, '--', ...requirements], {});
+  const report = reportSchema.parse(JSON.parse(stdout.slice(stdout.indexOf('{'))));
+  return {
+    pipVersion: report.pip_version,
+    environment: pip.native ? report.environment : markerEnvironment(pip.target),
+    distributions: report.install.map(({ download_info: from, requested, metadata }) => ({
+      name: metadata.name,
+      version: metadata.version,
+      url: from.url,
+      sha256: from.archive_info?.hashes?.sha256 ?? /^sha256=(.*)/.exec(from.archive_info?.hash ?? '')?.[1],
+      requested,
+      requiresDist: metadata.requires_dist ?? [],
+    })),
+  };
+}
+
+/** Fetches the wheels of exactly these requirements ('name==version') into a folder. */
+export async function fetchWheels(context: Context, pip: Pip, pins: readonly string[], folder: string): Promise<void> {
+  const choice = pip.native ? ['--only-binary', ':all:'] : crossOptions(pip.target);
+  await runPip(
+    context,
+    pip,
+    ['download', '--no-deps', '--quiet', '--no-input', '--dest', folder, ...choice, '--', ...pins],
+    {},
+  );
+}
+
+export interface WheelBuild {
+  /** A folder or 'name==version'. */
+  readonly source: string;
+  readonly folder: string;
+  readonly sourceDateEpoch: number;
+  readonly logFile: string;
+  readonly timeoutMs: number;
+}
+
+/** Builds a wheel with the source's own back end, isolated as pip does it. */
+export async function buildWheel(context: Context, pip: Pip, build: WheelBuild): Promise<void> {
+  if (!pip.native) {
+    throw new UserError(
+      'needs-target-python',
+      `'${build.source}' is a source, and building it needs Python ${pip.target.version}`,
+      {
+        hint: 'build it on a machine of that suite, or give a wheel',
+      },
+    );
+  }
+  const args = ['wheel', '--no-deps', '--no-input', '--wheel-dir', build.folder];
+  const binary = build.source.includes('==') ? ['--no-binary', build.source.split('==')[0]!] : [];
+  const env = { SOURCE_DATE_EPOCH: String(build.sourceDateEpoch), PYTHONHASHSEED: '0', TZ: 'UTC' };
+  await runPip(context, pip, [...args, ...binary, '--', build.source], {
+    env,
+    logFile: build.logFile,
+    timeoutMs: build.timeoutMs,
+  });
+}
+
+async function runPip(
+  context: Context,
+  pip: Pip,
+  args: readonly string[],
+  options: { env?: Record<string, string>; logFile?: string; timeoutMs?: number },
+): Promise<RunResult> {
+  const request = JSON.stringify({ args, environment: pip.native ? null : markerEnvironment(pip.target) });
+  context.log.detail(`+ ${pip.interpreter} -m pip ${args.join(' ')}`);
+  const env = {
+    PIP_DISABLE_PIP_VERSION_CHECK: '1',
+    PIP_REQUIRE_VIRTUALENV: undefined,
+    PYTHONDONTWRITEBYTECODE: '1',
+    ...options.env,
+  };
+  try {
+    const result = await run(context, pip.interpreter, ['-s', '-c', PROGRAM], { ...options, env, input: request });
+    passWarnings(context, result.stderr);
+    return result;
+  } catch (error) {
+    if (!(error instanceof ToolError)) throw error;
+    passWarnings(context, error.stderrTail);
+    throw explainPip(error, `${pip.interpreter} -m pip ${args.join(' ')}`);
+  }
+}
+
+function passWarnings(context: Context, stderr: string): void {
+  for (const line of stderr.split('\n')) {
+    if (line.startsWith('buildkit-warning: ')) context.log.warn(line.slice('buildkit-warning: '.length));
+  }
+}
+
+/** Turns pip's last words into an error of ours; what is not known stays a ToolError with a command to paste. */
+function explainPip(error: ToolError, command: string): Error {
+  const said = error.stderrTail;
+  const lines = said
+    .split('\n')
+    .filter((line) => !line.startsWith('buildkit-') && !/^WARNING: (Location|Retrying)/.test(line));
+  if (said.includes('buildkit-no-pip')) {
+    return new UserError('no-pip', 'pip is not installed', { hint: 'apt-get install python3-pip', cause: error });
+  }
+  if (said.includes('buildkit-no-index')) {
+    return new UserError('index-unreachable', 'no Python package index can be reached', {
+      hint: 'check the network, or name another index: pip config set global.index-url URL',
+      cause: error,
+    });
+  }
+  if (/No space left on device/.test(said)) {
+    return new UserError('cannot-write', 'pip found no room on the disk', {
+      hint: 'free some room, then run it again',
+      cause: error,
+    });
+  }
+  if (
+    /ResolutionImpossible|No matching distribution|Could not find a version|conflicting dependencies|Invalid requirement/.test(
+      said,
+    )
+  ) {
+    const reasons = lines.map((line) => line.replace(/^ERROR: /, '').trimEnd()).filter((line) => line !== '');
+    return new UserError(
+      'unresolvable',
+      `pip finds no set of versions that fits:\n${reasons.map((line) => `  ${line}`).join('\n')}`,
+      {
+        hint: 'loosen one of the requirements named above, or add an index that has what is missing',
+        cause: error,
+      },
+    );
+  }
+  return new ToolError(error.code, `pip: ${error.message}`, {
+    command,
+    stderrTail: lines.join('\n'),
+    logFile: error.logFile,
+    status: error.status,
+    hint: error.hint,
+    cause: error,
+  });
+}
+
+/** What pip must be told to choose wheels for another Python (manylinux tags as in PEP 600). */
+export function crossOptions(target: TargetPython): string[] {
+  const digits = target.version.replace('.', '');
+  const platforms = ['2_36', '2_35', '2_34', '2_31', '2_28', '2_27', '2_24', '2_17', '2_12', '2_5'].map(
+    (glibc) => `manylinux_${glibc}_${target.machine}`,
+  );
+  const legacy = ['manylinux2014', 'manylinux2010', 'manylinux1', 'linux'].map((name) => `${name}_${target.machine}`);
+  return [
+    '--only-binary=:all:',
+    '--implementation=cp',
+    `--python-version=${target.version}`,
+    ...[`cp${digits}`, 'abi3', 'none'].map((abi) => `--abi=${abi}`),
+    ...[...platforms, ...legacy, 'any'].map((platform) => `--platform=${platform}`),
+  ];
+}
+
+/** Marker variables of a target that is not this machine's Python. */
+export function markerEnvironment(target: TargetPython): MarkerEnvironment {
+  return {
+    implementation_name: 'cpython',
+    implementation_version: `${target.version}.0`,
+    os_name: 'posix',
+    platform_machine: target.machine,
+    platform_release: '',
+    platform_system: 'Linux',
+    platform_version: '',
+    platform_python_implementation: 'CPython',
+    python_full_version: `${target.version}.0`,
+    python_version: target.version,
+    sys_platform: 'linux',
+  };
+}

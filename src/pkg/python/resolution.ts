@@ -1,0 +1,81 @@
+/**
+ * pip's answer, remembered for as long as an index lets its clients remember a page.
+ *
+ * Secret: what makes two questions the same one: requirements, digests of the wheels, and everything that configures pip.
+ */
+import { readFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import type { Context } from '../../core/context.ts';
+import { cachedValue, keepValue, keyOf, workFolder } from '../cache.ts';
+import { type Pip, type Resolution, resolve } from './pip.ts';
+import { parseWheelName } from './wheel.ts';
+
+/** PyPI's own Cache-Control for index pages says ten minutes, and pip goes by it. */
+const FRESH_MS = 10 * 60 * 1000;
+
+export interface Question {
+  readonly requirements: readonly string[];
+  readonly wheels: readonly {
+    readonly path: string;
+    readonly sha256: string;
+    readonly project?: { readonly folder: string };
+  }[];
+  /** By folder of the project or path of the wheel. */
+  readonly extras: ReadonlyMap<string, readonly string[]>;
+  readonly refresh: boolean;
+}
+
+export async function resolveOnce(context: Context, pip: Pip, question: Question): Promise<Resolution> {
+  const lines = [...question.requirements, ...question.wheels.map((wheel) => wheelRequirement(wheel, question.extras))];
+  const digests = question.wheels.map((wheel) => wheel.sha256);
+  const key = keyOf(['resolution', lines, digests, pip, await configuration(context)]);
+  const kept = question.refresh ? undefined : ((await cachedValue(context, 'resolutions', key)) as Kept | undefined);
+  const age = context.now().getTime() - (kept?.at ?? 0);
+  if (kept !== undefined && age >= 0 && age < FRESH_MS) {
+    context.log.detail(`the resolution is ${Math.round(age / 60_000)} minutes old; --refresh asks again`);
+    return kept.resolution;
+  }
+  const resolution = await context.log.step(
+    `Resolve ${lines.length === 1 ? shortName(lines[0]!) : `${lines.length} requirements`}`,
+    async () => {
+      await using scratch = await workFolder(context);
+      return resolve(context, pip, lines, scratch.path);
+    },
+  );
+  await keepValue(context, 'resolutions', key, { at: context.now().getTime(), resolution } satisfies Kept);
+  return resolution;
+}
+
+interface Kept {
+  readonly at: number;
+  readonly resolution: Resolution;
+}
+
+function wheelRequirement(wheel: Question['wheels'][number], extras: Question['extras']): string {
+  const asked = extras.get(wheel.project?.folder ?? wheel.path) ?? [];
+  if (asked.length === 0) return wheel.path;
+  const name = parseWheelName(wheel.path).name.replace(/.*\//, '');
+  return `${name}[${asked.join(',')}] @ ${pathToFileURL(wheel.path).href}`;
+}
+
+function shortName(line: string): string {
+  return line.split('/').at(-1)!;
+}
+
+/** Everything outside the question that decides pip's answer: its variables and files (pip's "Configuration" page). */
+async function configuration(context: Context): Promise<unknown[]> {
+  const { env } = context;
+  const home = env.HOME ?? homedir();
+  const files = [
+    '/etc/pip.conf',
+    '/etc/xdg/pip/pip.conf',
+    join(home, '.pip/pip.conf'),
+    join(env.XDG_CONFIG_HOME || join(home, '.config'), 'pip/pip.conf'),
+    ...(env.PIP_CONFIG_FILE ? [env.PIP_CONFIG_FILE] : []),
+  ];
+  const texts = await Promise.all(files.map((file) => readFile(file, 'utf8').catch(() => undefined)));
+  const variables = Object.entries(env).filter(([name]) => /^PIP_|_proxy$/i.test(name));
+  return [variables.sort(([a], [b]) => (a < b ? -1 : 1)), texts];
+}
