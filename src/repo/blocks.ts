@@ -10,7 +10,7 @@ import { type Database, openDatabase } from '../core/db.ts';
 import { UserError } from '../core/errors.ts';
 import type { Catalog, IndexKey } from './catalog.ts';
 import { gzipMember, type XzBlock, xzBlocks } from './compress.ts';
-import { cutBlocks, startsBlock, type TextBlock } from './indexes.ts';
+import { cutBlocks, INDEX_FORMAT, startsBlock, type TextBlock } from './indexes.ts';
 
 /** A block ready to be written. */
 export interface StoredBlock {
@@ -19,9 +19,6 @@ export interface StoredBlock {
   readonly gzip: Uint8Array;
   readonly xz: XzBlock;
 }
-
-/** Raised whenever stanzas, cutting or compression change, so that no old piece is used again. */
-const FORMAT = 1;
 
 /** In place of a change: some blocks are missing. */
 const UNFINISHED = -1;
@@ -169,7 +166,7 @@ export class BlockCache implements Disposable {
 }
 
 function keyText(key: IndexKey): string {
-  return JSON.stringify([FORMAT, key.suite, key.component, key.kind, key.architecture]);
+  return JSON.stringify([INDEX_FORMAT, key.suite, key.component, key.kind, key.architecture]);
 }
 
 async function compress(

@@ -57,6 +57,8 @@ export interface Generation {
   readonly change: number;
   /** Of everything in Release but its dates: equal means nothing new to publish. */
   readonly fingerprint: string;
+  /** INDEX_FORMAT with which it was made. */
+  readonly format: number;
   /** Seconds since the epoch. */
   readonly date: number;
   /** Seconds since the epoch; undefined: never. */
@@ -98,7 +100,8 @@ const MIGRATIONS: readonly string[] = [
   CREATE INDEX members_removed ON members (removed) WHERE removed IS NOT NULL;
   CREATE INDEX members_package ON members (package);
   CREATE TABLE generations (
-    id TEXT NOT NULL, suite TEXT NOT NULL, change INTEGER NOT NULL, fingerprint TEXT NOT NULL, date INTEGER NOT NULL,
+    id TEXT NOT NULL, suite TEXT NOT NULL, change INTEGER NOT NULL, fingerprint TEXT NOT NULL, format INTEGER NOT NULL,
+    date INTEGER NOT NULL,
     valid_until INTEGER, files TEXT NOT NULL, pinned INTEGER NOT NULL DEFAULT 0, settled INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (suite, id)
   ) STRICT, WITHOUT ROWID;
@@ -387,12 +390,13 @@ export class Catalog implements Disposable {
   /** Notes a generation before it is switched to. Until `settleGeneration` it may or may not have become the current one. */
   proposeGeneration(generation: Generation): void {
     this.#db.run(
-      `INSERT INTO generations (id, suite, change, fingerprint, date, valid_until, files, pinned, settled)
-       VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)`,
+      `INSERT INTO generations (id, suite, change, fingerprint, format, date, valid_until, files, pinned, settled)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0)`,
       generation.id,
       generation.suite,
       generation.change,
       generation.fingerprint,
+      generation.format,
       generation.date,
       generation.validUntil ?? null,
       JSON.stringify(generation.files),
@@ -437,6 +441,7 @@ function generationOf(row: SqlRow): Generation {
     suite: String(row.suite),
     change: Number(row.change),
     fingerprint: String(row.fingerprint),
+    format: Number(row.format),
     date: Number(row.date),
     validUntil: row.valid_until === null ? undefined : Number(row.valid_until),
     files: JSON.parse(String(row.files)) as IndexFile[],

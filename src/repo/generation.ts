@@ -15,7 +15,7 @@ import { explainWriteError, syncFolder, writeFileAtomic } from '../core/files.ts
 import type { BlockCache } from './blocks.ts';
 import type { Catalog, Generation, IndexKey } from './catalog.ts';
 import { gzipMember, type XzBlock, xzHeader, xzTrailer } from './compress.ts';
-import { type IndexFile, renderRelease } from './indexes.ts';
+import { INDEX_FORMAT, type IndexFile, renderRelease } from './indexes.ts';
 import type { Layout } from './layout.ts';
 import { INDEX_COMPRESSIONS, INDEX_SUFFIX, type RepositorySettings, type SuiteSettings } from './settings.ts';
 
@@ -76,14 +76,15 @@ export async function planSuite(
   const before = catalog.currentGeneration(suite.name);
   const files: IndexFile[] = [];
   for (const index of planIndexes(suite, (component) => catalog.hasUdebs(suite.name, component))) {
-    const changed = await cache.update(context, catalog, index.key, facts.change);
-    const known = changed ? [] : (before?.files.filter((file) => isOfIndex(file, index)) ?? []);
+    await cache.update(context, catalog, index.key, facts.change);
+    const known =
+      before && isCurrent(catalog, before, index) ? before.files.filter((file) => isOfIndex(file, index)) : [];
     const usable = known.length === INDEX_COMPRESSIONS.length && known.every((file) => hasObject(layout, file));
     files.push(...(usable ? known : await writeIndex(layout, cache, index)));
   }
   const undated = renderRelease(facts.repository, suite, files, { date: 0, validUntil: undefined });
   const fingerprint = createHash('sha256')
-    .update(JSON.stringify([undated, facts.keys, facts.repository.validDays]))
+    .update(JSON.stringify([undated, facts.keys, facts.repository.validDays, INDEX_FORMAT]))
     .digest('hex');
   return { suite, change: facts.change, files, packages: catalog.countMembers(suite.name), fingerprint };
 }
@@ -181,6 +182,11 @@ class ObjectWriter implements AsyncDisposable {
   }
 }
 
+/** Nothing that this index shows has changed since that generation. */
+function isCurrent(catalog: Catalog, before: Generation, index: PlannedIndex): boolean {
+  return before.format === INDEX_FORMAT && catalog.namesChangedSince(index.key, before.change).length === 0;
+}
+
 function isOfIndex(file: IndexFile, index: PlannedIndex): boolean {
   return INDEX_COMPRESSIONS.some((compression) => file.path === index.path + INDEX_SUFFIX[compression]);
 }
@@ -242,6 +248,7 @@ function generationRow(generation: PlannedGeneration, plan: PlannedSuite): Gener
     suite: plan.suite.name,
     change: plan.change,
     fingerprint: plan.fingerprint,
+    format: INDEX_FORMAT,
     date: generation.date,
     validUntil: generation.validUntil,
     files: plan.files,

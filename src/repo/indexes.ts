@@ -8,6 +8,9 @@ import { compareVersions } from '../deb/version.ts';
 import type { CatalogPackage } from './catalog.ts';
 import type { RepositorySettings, SuiteSettings } from './settings.ts';
 
+/** Raised whenever stanzas, cutting or compression change, so that no piece or file made before is used again. */
+export const INDEX_FORMAT = 1;
+
 /** A file that Release lists. */
 export interface IndexFile {
   /** Below dists/SUITE/: 'main/binary-amd64/Packages.xz'. */

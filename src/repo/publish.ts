@@ -233,7 +233,8 @@ export async function sourcesEntry(repo: RepoHandle, suite: SuiteSettings, optio
     uris: [url],
     suites: [suite.name],
     components: suite.components,
-    architectures: suite.architectures,
+    // apt fetches every architecture named here, so that several would burden each client with all of them
+    ...(suite.architectures.length === 1 ? { architectures: suite.architectures } : {}),
     signedBy: options.signedBy ?? (await publicKeys(repo, settings)),
   });
 }

@@ -130,21 +130,30 @@ describe('blocks', () => {
     const starters = Array.from({ length: 4000 }, (_, index) => `s${index}`).filter(startsBlock);
     const mixed = fc.oneof(names, fc.constantFrom(...starters));
     fc.assert(
-      fc.property(fc.uniqueArray(mixed, { maxLength: 60 }), fc.uniqueArray(mixed, { maxLength: 12 }), (before, toggled) => {
-        const oldNames = [...before].sort();
-        const all = new Set(before);
-        for (const name of [...toggled, ...before.slice(0, toggled.length)]) if (!all.delete(name)) all.add(name);
-        const newNames = [...all].sort();
-        const changed = [...new Set([...before, ...newNames])].filter((n) => before.includes(n) !== all.has(n)).sort();
-        const cut = (list: string[]) => [...cutBlocks(list.map((name) => pkg(name)))];
-        let blocks = cut(oldNames);
-        for (const range of dirtyRanges(changed, blocks.map((block) => block.first))) {
-          const inside = (name: string) => name >= range.from && (range.to === undefined || name < range.to);
-          blocks = [...blocks.filter((block) => !inside(block.first)), ...cut(newNames.filter(inside))];
-        }
-        blocks.sort((a, b) => (a.first < b.first ? -1 : 1));
-        expect(blocks).toEqual(cut(newNames));
-      }),
+      fc.property(
+        fc.uniqueArray(mixed, { maxLength: 60 }),
+        fc.uniqueArray(mixed, { maxLength: 12 }),
+        (before, toggled) => {
+          const oldNames = [...before].sort();
+          const all = new Set(before);
+          for (const name of [...toggled, ...before.slice(0, toggled.length)]) if (!all.delete(name)) all.add(name);
+          const newNames = [...all].sort();
+          const changed = [...new Set([...before, ...newNames])]
+            .filter((n) => before.includes(n) !== all.has(n))
+            .sort();
+          const cut = (list: string[]) => [...cutBlocks(list.map((name) => pkg(name)))];
+          let blocks = cut(oldNames);
+          for (const range of dirtyRanges(
+            changed,
+            blocks.map((block) => block.first),
+          )) {
+            const inside = (name: string) => name >= range.from && (range.to === undefined || name < range.to);
+            blocks = [...blocks.filter((block) => !inside(block.first)), ...cut(newNames.filter(inside))];
+          }
+          blocks.sort((a, b) => (a.first < b.first ? -1 : 1));
+          expect(blocks).toEqual(cut(newNames));
+        },
+      ),
       { numRuns: 500 },
     );
   });

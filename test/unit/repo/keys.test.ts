@@ -6,7 +6,12 @@ import { daysLeft, KeyStore, parseLifetime } from '../../../src/repo/keys.ts';
 import { createWorld } from '../../support/world.ts';
 
 const NOW = new Date('2026-11-21T08:00:00Z');
-const REQUEST = { name: 'Example', email: 'a@example.org', algorithm: 'ed25519' as const, expiresSeconds: 86_400 * 730 };
+const REQUEST = {
+  name: 'Example',
+  email: 'a@example.org',
+  algorithm: 'ed25519' as const,
+  expiresSeconds: 86_400 * 730,
+};
 
 describe('the key store', () => {
   it('keeps secret keys for their owner alone and finds them by what a user types', async () => {
@@ -42,7 +47,9 @@ describe('the key store', () => {
     const key = await store.generate(REQUEST);
     const secret = await (await store.signers([key.fingerprint], NOW))[0]!.key;
     await expect(store.import(secret)).rejects.toMatchObject({ code: 'key-exists' });
-    await expect(store.import(await store.exportArmored(key.fingerprint))).rejects.toMatchObject({ code: 'key-public' });
+    await expect(store.import(await store.exportArmored(key.fingerprint))).rejects.toMatchObject({
+      code: 'key-public',
+    });
     expect((await new KeyStore(other.context).import(secret)).fingerprint).toBe(key.fingerprint);
   });
 

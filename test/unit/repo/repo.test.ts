@@ -3,7 +3,6 @@ import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 
-import { KeyStore } from '../../../src/repo/keys.ts';
 import { type InitRequest, Repo } from '../../../src/repo/repo.ts';
 import { makePackage, type TestPackage } from '../../support/packages.ts';
 import { createWorld, type World } from '../../support/world.ts';
@@ -52,12 +51,15 @@ describe('repo init', () => {
     await expect(stat(dir)).rejects.toMatchObject({ code: 'ENOENT' });
   });
 
-  it.each([{ origin: 'a\nCodename: b' }, { label: '' }, { url: 'ftp://x/' }, { validDays: 1.5 }])('refuses %j', async (wrong) => {
-    await using world = await createWorld(NOW);
-    await expect(Repo.init(world.context, join(world.path, 'repo'), { ...REQUEST, ...wrong })).rejects.toMatchObject({
-      exitCode: 1,
-    });
-  });
+  it.each([{ origin: 'a\nCodename: b' }, { label: '' }, { url: 'ftp://x/' }, { validDays: 1.5 }])(
+    'refuses %j',
+    async (wrong) => {
+      await using world = await createWorld(NOW);
+      await expect(Repo.init(world.context, join(world.path, 'repo'), { ...REQUEST, ...wrong })).rejects.toMatchObject({
+        exitCode: 1,
+      });
+    },
+  );
 });
 
 describe('repo add', () => {
@@ -98,7 +100,10 @@ describe('repo add', () => {
     const changed = await deb(world, { name: 'hello', data: 'other' }, 'other');
     const fresh = await deb(world, { name: 'fresh' }, 'other');
     const refusal = { file: changed, code: 'package-changed' };
-    expect(await repo.add('bookworm', [changed, fresh], { allOrNothing: true })).toMatchObject({ added: [], refused: [refusal] });
+    expect(await repo.add('bookworm', [changed, fresh], { allOrNothing: true })).toMatchObject({
+      added: [],
+      refused: [refusal],
+    });
     expect(names(repo.list())).toEqual(['bookworm/main hello 1.0']);
     const result = await repo.add('trixie', [changed, fresh]);
     expect(result.refused).toMatchObject([refusal]);
@@ -183,22 +188,14 @@ describe('repo remove', () => {
   });
 });
 
-async function withKey(world: World): Promise<string> {
-  const key = await new KeyStore(world.context).generate({
-    name: 'Example',
-    email: 'a@example.org',
-    algorithm: 'ed25519',
-    expiresSeconds: undefined,
-  });
-  return key.fingerprint;
-}
-
 describe('repo publish', () => {
   it('needs a key and says how to make one', async () => {
     await using world = await createWorld(NOW);
     using repo = await newRepo(world);
-    await expect(repo.publish()).rejects.toMatchObject({ code: 'no-key', hint: expect.stringContaining('key generate') });
+    await expect(repo.publish()).rejects.toMatchObject({
+      code: 'no-key',
+      hint: expect.stringContaining('key generate'),
+    });
     expect(await readdir(join(repo.publicDir, 'dists'))).toEqual([]);
   });
 });
-

@@ -13,13 +13,18 @@ describe('a requested path', () => {
     ['http://other.example/pool/x', '/pool/x'],
   ])('%s', (url, path) => expect(publicPath(url)).toBe(path));
 
-  it.each(['/.hidden', '/pool/.x/y', '/pool/..%2f..%2fdb/catalog.sqlite', '/a%00b', '/%', '/..%5cdb', '/pool/%2e%2e/%2e%2e/db'])(
-    'refuses %s',
-    (url) => {
-      const path = publicPath(url);
-      expect(path === undefined || path === '/db').toBe(true); // dots are gone before anything is looked up
-    },
-  );
+  it.each([
+    '/.hidden',
+    '/pool/.x/y',
+    '/pool/..%2f..%2fdb/catalog.sqlite',
+    '/a%00b',
+    '/%',
+    '/..%5cdb',
+    '/pool/%2e%2e/%2e%2e/db',
+  ])('refuses %s', (url) => {
+    const path = publicPath(url);
+    expect(path === undefined || path === '/db').toBe(true); // dots are gone before anything is looked up
+  });
 });
 
 describe('a requested range of 10 bytes', () => {
@@ -37,7 +42,8 @@ describe('a requested range of 10 bytes', () => {
     [undefined, undefined],
   ])('%s', (header, expected) => expect(requestedRange(header, 10, true)).toEqual(expected));
 
-  it('is nothing when the file is another one now', () => expect(requestedRange('bytes=0-3', 10, false)).toBeUndefined());
+  it('is nothing when the file is another one now', () =>
+    expect(requestedRange('bytes=0-3', 10, false)).toBeUndefined());
 });
 
 interface Answer {
@@ -121,7 +127,10 @@ describe('repo serve', () => {
       body: '789',
       headers: { 'content-range': 'bytes 7-9/10', 'content-length': '3' },
     });
-    expect(await get(server.port, POOL_FILE, { ...rest, 'if-range': '"other"' })).toMatchObject({ status: 200, body: '0123456789' });
+    expect(await get(server.port, POOL_FILE, { ...rest, 'if-range': '"other"' })).toMatchObject({
+      status: 200,
+      body: '0123456789',
+    });
     const dated = { range: 'bytes=7-', 'if-range': String(headers['last-modified']) };
     expect((await get(server.port, POOL_FILE, dated)).body).toBe('789');
     expect(await get(server.port, POOL_FILE, { range: 'bytes=10-' })).toMatchObject({
@@ -150,7 +159,10 @@ describe('repo serve', () => {
       expect(await get(server.port, path), path).toMatchObject({ status: 404, body: 'not found\n' });
     }
     for (const method of ['POST', 'PUT', 'DELETE']) {
-      expect(await get(server.port, POOL_FILE, {}, method)).toMatchObject({ status: 405, headers: { allow: 'GET, HEAD' } });
+      expect(await get(server.port, POOL_FILE, {}, method)).toMatchObject({
+        status: 405,
+        headers: { allow: 'GET, HEAD' },
+      });
     }
   });
 
