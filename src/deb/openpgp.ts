@@ -144,7 +144,9 @@ export async function exportPublic(data: KeyData, format: 'armored' | 'binary'):
   const { armor, enums } = await import('openpgp');
   const keys = await loadKeys(data);
   const binary = Buffer.concat(keys.map((key) => key.toPublic().write()));
-  return format === 'binary' ? new Uint8Array(binary) : unixLines(armor(enums.armor.publicKey, new Uint8Array(binary)));
+  return format === 'binary'
+    ? new Uint8Array(binary)
+    : unixLines(armor(enums.armor.publicKey, new Uint8Array(binary), undefined, undefined, undefined, true));
 }
 
 /** The same key, its secret part included, as armored text. */
