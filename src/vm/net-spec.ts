@@ -4,7 +4,7 @@
  * Secret: the number scheme (number 10 is 192.168.100.10 and has its MAC from that address) and the limits of Linux names
  * (IFNAMSIZ 16, RFC 1123 host names).
  */
-import { UserError } from '../core/errors.ts';
+import { type Problem, UserError } from '../core/errors.ts';
 
 /** A machine known to the network's DHCP and DNS by more than its number. */
 export interface NetworkGuest {
@@ -63,9 +63,9 @@ export function parsePrefix(text: string): Ipv4Prefix {
   const match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})\/(\d{1,2})$/.exec(text);
   const octets = match?.slice(1, 5).map(Number) ?? [];
   const length = Number(match?.[5]);
-  if (!match || octets.some((octet) => octet > 255) || length < 8 || length > 30) {
+  if (!match || octets.some((octet) => octet > 255) || length < 8 || length > 24) {
     throw new UserError('net-address', `'${text}' is no address with a prefix length`, {
-      hint: 'write it like 192.168.100.254/24',
+      hint: 'write it like 192.168.100.254/24; machines are numbered by the last octet, so 24 is the longest prefix',
     });
   }
   const value = toNumber(octets);
@@ -102,4 +102,39 @@ export function guestAddress(network: Pick<NetworkSpec, 'address'>, number: numb
 export function guestMac(network: Pick<NetworkSpec, 'address'>, number: number): string {
   const octets = guestAddress(network, number).split('.').slice(1).map(Number);
   return ['52', '54', '00', ...octets.map((octet) => octet.toString(16).padStart(2, '0'))].join(':');
+}
+
+/** Everything that is wrong with a network's description, before anything of the machine is looked at. */
+export function checkNetwork(spec: NetworkSpec): Problem[] {
+  const problems: Problem[] = [];
+  const say = (code: string, message: string, hint: string) =>
+    problems.push({ code, message, hint, subject: spec.name });
+  if (!/^[a-z][a-z0-9-]{0,30}$/.test(spec.name)) {
+    say('net-name', `'${spec.name}' is no name for a network`, 'use lower case letters, digits and -, a letter first');
+  }
+  for (const name of [spec.bridge, ...spec.taps, ...(spec.uplink === undefined ? [] : [spec.uplink])]) {
+    // shorter than IFNAMSIZ and free of what would mean something to ip, nft or dnsmasq (* is its wildcard)
+    if (!/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$/.test(name) || name === 'all' || name === 'default') {
+      say('net-interface-name', `'${name}' is no name for an interface`, 'use at most 15 letters, digits, _, . and -');
+    }
+  }
+  if (new Set([spec.bridge, ...spec.taps]).size !== spec.taps.length + 1) {
+    say('net-interface-name', 'two interfaces of the network have the same name', 'give each tap a name of its own');
+  }
+  const host = parsePrefix(spec.address).address.split('.').at(-1);
+  if (host !== '1' && host !== '254') {
+    say('net-address', `the host's address ends in ${host}, which may be a machine's`, 'let it end in .254 or .1');
+  }
+  for (const port of spec.ports.filter((one) => !Number.isInteger(one) || one < 1 || one > 65535)) {
+    say('net-port', `'${port}' is no port`, 'ports are 1 to 65535');
+  }
+  for (const guest of spec.guests) {
+    if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(guest.name)) {
+      say('net-guest', `'${guest.name}' is no host name`, 'use lower case letters, digits and -');
+    }
+    if (guest.number < 2 || guest.number > 253) {
+      say('vm-number', `machine '${guest.name}' has number ${guest.number}`, 'numbers are 2 to 253');
+    }
+  }
+  return problems;
 }

@@ -1,11 +1,52 @@
 /**
  * Networks of machines: bridge, taps, forwarding, NAT, DHCP and DNS, brought up, taken down and told about.
  *
- * Secret: the record that is written before each effect, by which everything is undone after a crash as well, and by which
- * things of others are told from ours.
+ * Secret: the record that is written before each effect, by which everything is undone after a crash as well
+ * (`STATE/vm/net/NAME.json`; one writer at a time by `STATE/vm/net/lock`).
  */
-import type { Context } from '../core/context.ts';
-import type { NetworkSpec } from './net-spec.ts';
+import { randomBytes } from 'node:crypto';
+import { mkdir, readdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Context, RunContext } from '../core/context.ts';
+import { type Lock, lock } from '../core/db.ts';
+import { errnoOf, ProblemsError, UserError } from '../core/errors.ts';
+import { writeFileAtomic } from '../core/files.ts';
+import { run } from '../core/run.ts';
+import { pidOfDnsmasq, readFacts, readWorld, type World } from './net-facts.ts';
+import {
+  type Effect,
+  holdsEntry,
+  type NetEntry,
+  type NetFacts,
+  type NetPlan,
+  type NetStep,
+  planDown,
+  planNet,
+  withEntry,
+  withoutEntry,
+} from './net-plan.ts';
+import type { DnsmasqPlaces } from './net-rules.ts';
+import { guestAddress, guestMac, type NetworkSpec, parsePrefix } from './net-spec.ts';
+
+/** A machine on the network. */
+interface Seat {
+  readonly vm: string;
+  readonly number: number;
+  readonly tap: string;
+}
+
+interface NetState {
+  readonly format: 1;
+  readonly spec: NetworkSpec;
+  readonly world: World;
+  /** Brought up by a machine's start: goes down with the last one. */
+  readonly automatic: boolean;
+  readonly seats: readonly Seat[];
+  readonly entries: readonly NetEntry[];
+  /** False from before the first effect until after the last. */
+  readonly complete: boolean;
+}
 
 /** What a machine needs to sit on a network: its tap, for `-netdev tap,ifname=TAP,script=no,downscript=no`. */
 export interface NetworkSeat {
@@ -20,9 +61,409 @@ export interface NetworkSeat {
   readonly prefixLength: number;
 }
 
-export interface Networks {
-  /** Brings the network up when it is down and gives machine `vm` a tap on it. */
-  join(context: Context, spec: NetworkSpec, vm: { name: string; number: number; tap?: string }): Promise<NetworkSeat>;
-  /** Takes the tap away; a network that `join` brought up goes down with its last machine. */
-  leave(context: Context, network: string, vm: string): Promise<void>;
+export interface NetworkStatus {
+  readonly name: string;
+  readonly up: boolean;
+  readonly bridge: string;
+  readonly address: string;
+  readonly uplink: string | undefined;
+  readonly isolated: boolean;
+  readonly dhcp: boolean;
+  readonly dns: boolean;
+  readonly taps: readonly { readonly name: string; readonly there: boolean; readonly vm: string | undefined }[];
+  readonly leases: readonly { readonly mac: string; readonly address: string; readonly name: string }[];
+  /** What is no longer as `up` left it; `vm net up` mends it. */
+  readonly missing: readonly string[];
+  readonly notes: readonly string[];
+}
+
+/** What `upNetwork` would do. Reads only. */
+export async function previewUp(context: Context, spec: NetworkSpec): Promise<NetPlan> {
+  return (await examine(context, spec)).plan;
+}
+
+/**
+ * Brings the network to what `spec` says; does nothing when it is there already. On failure everything this call did is undone.
+ * @throws ProblemsError `net-not-possible` with every obstacle; UserError `net-changed`, `net-elsewhere`
+ */
+export async function upNetwork(context: Context, spec: NetworkSpec): Promise<NetPlan> {
+  using _held = await takeLock(context);
+  return bringUp(context, spec, (state) => ({ ...state, automatic: false }));
+}
+
+/** What `downNetwork` would do. Reads only; empty when nothing is up. */
+export async function previewDown(context: Context, name: string): Promise<readonly NetStep[]> {
+  const { state, facts, others } = await recall(context, name);
+  return state ? planDown(state, facts, others) : [];
+}
+
+/**
+ * Takes everything back that the record of network `name` holds, and forgets it.
+ * @throws UserError `net-in-use` while machines sit on it and `force` is not given
+ */
+export async function downNetwork(
+  context: Context,
+  name: string,
+  options: { readonly force?: boolean } = {},
+): Promise<readonly NetStep[]> {
+  using _held = await takeLock(context);
+  const { state } = await recall(context, name);
+  if (state && state.seats.length > 0 && !options.force) {
+    throw new UserError('net-in-use', `network '${name}' is in use by ${names(state.seats)}`, {
+      hint: `stop them first, or add --force: ${state.seats.map(({ vm }) => `buildkit vm stop ${vm}`).join('; ')}`,
+    });
+  }
+  return takeDown(context, name);
+}
+
+/**
+ * Gives machine `vm` a tap on the network, which is brought up when it is down.
+ * @throws UserError `net-seat-taken` when another machine has the tap or the number
+ */
+export async function joinNetwork(
+  context: Context,
+  spec: NetworkSpec,
+  vm: { readonly name: string; readonly number: number; readonly tap?: string | undefined },
+): Promise<NetworkSeat> {
+  using _held = await takeLock(context);
+  const tap = vm.tap ?? `qtap${vm.number}`;
+  const seat: Seat = { vm: vm.name, number: vm.number, tap };
+  const state = await readState(context, spec.name);
+  const rival = state?.seats.find((one) => one.vm !== vm.name && (one.tap === tap || one.number === vm.number));
+  if (rival) {
+    throw new UserError(
+      'net-seat-taken',
+      `tap '${rival.tap}', number ${rival.number} belongs to machine '${rival.vm}'`,
+      {
+        hint: 'choose another tap with --tap or another number',
+      },
+    );
+  }
+  // what is up stays as the user made it: a machine only adds its tap
+  const base = state?.spec ?? { ...spec, taps: [] };
+  const taps = base.taps.includes(tap) ? base.taps : [...base.taps, tap];
+  const guests = [...base.guests.filter((guest) => guest.number !== vm.number), { number: vm.number, name: vm.name }];
+  await bringUp(context, { ...base, taps, guests }, (one) => ({
+    ...one,
+    seats: [...one.seats.filter((other) => other.vm !== vm.name), seat],
+  }));
+  const { address: gateway, length } = parsePrefix(base.address);
+  return {
+    network: spec.name,
+    bridge: base.bridge,
+    tap,
+    address: guestAddress(base, vm.number),
+    mac: guestMac(base, vm.number),
+    gateway,
+    prefixLength: length,
+  };
+}
+
+/** Takes the machine's tap away; a network that `joinNetwork` brought up goes down with its last machine. */
+export async function leaveNetwork(context: Context, name: string, vm: string): Promise<void> {
+  using _held = await takeLock(context);
+  const { state, facts, others } = await recall(context, name);
+  const seat = state?.seats.find((one) => one.vm === vm);
+  if (!state || !seat) return;
+  const left: NetState = { ...state, seats: state.seats.filter((one) => one !== seat) };
+  if (left.automatic && left.seats.length === 0) {
+    await takeDown(context, name);
+    return;
+  }
+  const own = state.entries.filter((entry) => entry.kind === 'tap' && entry.name === seat.tap);
+  for (const { apply } of planDown({ entries: own }, facts, others)) await applyAll(context, apply);
+  const entries = own.reduce((rest: readonly NetEntry[], entry) => withoutEntry(rest, entry), left.entries);
+  const taps = own.length === 0 ? left.spec.taps : left.spec.taps.filter((tap) => tap !== seat.tap);
+  await writeState(context, { ...left, entries, spec: { ...left.spec, taps } });
+}
+
+/** All networks on record, and whether what they made is still there. */
+export async function networkStatus(context: Context): Promise<NetworkStatus[]> {
+  const found: NetworkStatus[] = [];
+  for (const name of await recordedNames(context)) {
+    const { state, facts, others, places } = await recall(context, name);
+    if (!state) continue;
+    const plan = planNet({ spec: state.spec, facts, record: state, others, places, freshMac: '' });
+    const { spec } = state;
+    found.push({
+      name,
+      up: plan.steps.length === 0 && plan.problems.length === 0,
+      bridge: spec.bridge,
+      address: spec.address,
+      uplink: spec.isolated ? undefined : (spec.uplink ?? facts.defaultUplink),
+      isolated: spec.isolated,
+      dhcp: spec.dhcp,
+      dns: spec.dns,
+      taps: spec.taps.map((tap) => ({
+        name: tap,
+        there: facts.links.some((link) => link.name === tap),
+        vm: state.seats.find((seat) => seat.tap === tap)?.vm,
+      })),
+      leases: spec.dhcp ? await readLeases(places.leaseFile) : [],
+      missing: [...plan.problems.map(({ message }) => message), ...plan.steps.map(({ what }) => what)],
+      notes: plan.notes,
+    });
+  }
+  return found;
+}
+
+/**
+ * Puts away what no one needs: seats of machines that do not run, networks that only those kept up.
+ * @returns what was done, in words
+ */
+export async function collectNetworks(context: Context, isRunning: (vm: string) => boolean): Promise<string[]> {
+  const done: string[] = [];
+  for (const name of await recordedNames(context)) {
+    const { state } = await recall(context, name);
+    if (!state) await forgetStale(context, name);
+    for (const seat of state?.seats.filter(({ vm }) => !isRunning(vm)) ?? []) {
+      await leaveNetwork(context, name, seat.vm);
+      done.push(`took tap ${seat.tap} of machine '${seat.vm}' off network '${name}'`);
+    }
+    const left = await readState(context, name);
+    if (left && left.seats.length === 0 && (left.automatic || !left.complete)) {
+      await downNetwork(context, name);
+      done.push(`took network '${name}' down`);
+    }
+  }
+  return done;
+}
+
+async function bringUp(context: Context, spec: NetworkSpec, change: (state: NetState) => NetState): Promise<NetPlan> {
+  const { plan, state } = await examine(context, spec);
+  if (plan.problems.length > 0) {
+    throw new ProblemsError('net-not-possible', `cannot bring network '${spec.name}' up`, plan.problems);
+  }
+  const fresh = { format: 1, automatic: true, seats: [], entries: [] } as const;
+  let now = change({
+    ...fresh,
+    ...state,
+    spec: plan.spec,
+    world: await readWorld(),
+    complete: plan.steps.length === 0,
+  });
+  try {
+    for (const { what, entry, apply } of plan.steps) {
+      context.log.detail(what);
+      if (entry) now = { ...now, entries: withEntry(now.entries, entry) };
+      await writeState(context, now);
+      await applyAll(context, apply);
+    }
+    await writeState(context, { ...now, complete: true });
+  } catch (error) {
+    await rollBack(undoContext(context), now, state);
+    throw error;
+  }
+  return plan;
+}
+
+/** Takes back what was new; what was only changed stays on record as unsure, and the next `up` puts it in place. */
+async function rollBack(context: Context, now: NetState, before: NetState | undefined): Promise<void> {
+  const { name } = now.spec;
+  const added = now.entries.filter((entry) => !holdsEntry(before?.entries ?? [], entry));
+  const facts = await readFacts(context, placesOf(context, name));
+  const others = await otherRecords(context, name, now.world);
+  for (const { apply } of planDown({ entries: added }, facts, others)) await applyAll(context, apply);
+  if (!before) await forget(context, name);
+  else {
+    const entries = now.entries.filter((entry) => !added.includes(entry));
+    await writeState(context, { ...before, entries, complete: false });
+  }
+}
+
+async function takeDown(context: Context, name: string): Promise<readonly NetStep[]> {
+  const { state, facts, others } = await recall(context, name);
+  if (!state) return [];
+  const steps = planDown(state, facts, others);
+  let entries: readonly NetEntry[] = state.entries;
+  for (const { what, entry, apply } of steps) {
+    context.log.detail(what);
+    await applyAll(context, apply);
+    if (entry) entries = withoutEntry(entries, entry);
+    await writeState(context, { ...state, entries });
+  }
+  await forget(context, name);
+  return steps;
+}
+
+/** What is undone must be undone on Ctrl-C as well. */
+function undoContext({ signal: _aborted, ...rest }: Context): Context {
+  return { ...rest, signal: new AbortController().signal };
+}
+
+async function applyAll(context: RunContext, effects: readonly Effect[]): Promise<void> {
+  for (const effect of effects) await applyEffect(context, effect);
+}
+
+async function applyEffect(context: RunContext, effect: Effect): Promise<void> {
+  switch (effect.kind) {
+    case 'run': {
+      const [program = '', ...args] = effect.argv;
+      const input = effect.input === undefined ? {} : { input: effect.input };
+      await run(context, program, args, { timeoutMs: 30_000, ...input });
+      return;
+    }
+    case 'sysctl':
+      context.log?.detail(`+ echo ${effect.value} > /proc/sys/${effect.key}`);
+      await writeFile(`/proc/sys/${effect.key}`, `${effect.value}\n`);
+      return;
+    case 'write':
+      await writeFileAtomic(effect.path, effect.text);
+      return;
+    case 'stop':
+      await stopDnsmasq(effect);
+      return;
+    case 'remove':
+      for (const path of effect.paths) await rm(path, { force: true });
+  }
+}
+
+async function stopDnsmasq(places: { pidFile: string; conf: string }): Promise<void> {
+  const signals = ['SIGTERM', 'SIGKILL'] as const;
+  for (const signal of signals) {
+    for (let waited = 0; waited < 3000; waited += 20) {
+      const pid = await pidOfDnsmasq(places);
+      if (pid === undefined) return;
+      if (waited === 0) process.kill(pid, signal);
+      await sleep(20);
+    }
+  }
+}
+
+interface Recalled {
+  readonly state: NetState | undefined;
+  readonly facts: NetFacts;
+  readonly others: readonly NetState[];
+  readonly places: DnsmasqPlaces;
+}
+
+async function recall(context: Context, name: string): Promise<Recalled> {
+  const places = placesOf(context, name);
+  const world = await readWorld();
+  const facts = await readFacts(context, places);
+  const state = await readState(context, name);
+  if (state && state.world.bootId !== world.bootId) {
+    return { state: undefined, facts, others: [], places }; // a reboot took everything away
+  }
+  if (state && state.world.netns !== world.netns) {
+    throw new UserError('net-elsewhere', `network '${name}' was brought up in another network namespace`, {
+      hint: 'run this in that namespace, or use another --state folder',
+    });
+  }
+  return { state, facts, others: await otherRecords(context, name, world), places };
+}
+
+async function examine(
+  context: Context,
+  asked: NetworkSpec,
+): Promise<{ plan: NetPlan & { spec: NetworkSpec }; state: NetState | undefined }> {
+  const { state, facts, others, places } = await recall(context, asked.name);
+  const spec = withSeats(asked, state);
+  if (state && (state.spec.bridge !== spec.bridge || state.spec.address !== spec.address)) {
+    const { bridge, address } = state.spec;
+    throw new UserError('net-changed', `network '${spec.name}' is up on ${bridge} with ${address}`, {
+      hint: `take it down first: buildkit vm net down ${spec.name}; or give the new one a name of its own`,
+    });
+  }
+  const freshMac = `52:54:00:${[...randomBytes(3)].map((byte) => byte.toString(16).padStart(2, '0')).join(':')}`;
+  return { plan: { ...planNet({ spec, facts, record: state, others, places, freshMac }), spec }, state };
+}
+
+/** Machines that sit on the network keep their taps and names, whatever a new `up` asks for. */
+function withSeats(spec: NetworkSpec, state: NetState | undefined): NetworkSpec {
+  const seats = state?.seats ?? [];
+  const named = new Set(spec.guests.map(({ number }) => number));
+  return {
+    ...spec,
+    taps: [...new Set([...spec.taps, ...seats.map(({ tap }) => tap)])],
+    guests: [
+      ...spec.guests,
+      ...seats.filter(({ number }) => !named.has(number)).map(({ vm, number }) => ({ name: vm, number })),
+    ],
+  };
+}
+
+async function otherRecords(context: Context, name: string, world: World): Promise<NetState[]> {
+  const found: NetState[] = [];
+  for (const other of await recordedNames(context)) {
+    const state = other === name ? undefined : await readState(context, other);
+    if (state?.world.bootId === world.bootId && state.world.netns === world.netns) found.push(state);
+  }
+  return found;
+}
+
+function folder(context: Context): string {
+  return join(context.stateDir, 'vm', 'net');
+}
+
+function placesOf(context: Context, name: string): DnsmasqPlaces {
+  const at = join(folder(context), name);
+  return {
+    conf: join(at, 'dnsmasq.conf'),
+    pidFile: join(at, 'dnsmasq.pid'),
+    leaseFile: join(at, 'leases'),
+    logFile: join(at, 'dnsmasq.log'),
+  };
+}
+
+async function takeLock(context: Context): Promise<Lock> {
+  const options = { waitMs: 30_000, what: 'the record of networks', signal: context.signal };
+  return lock(join(folder(context), 'lock'), options);
+}
+
+async function recordedNames(context: Context): Promise<string[]> {
+  try {
+    const files = await readdir(folder(context));
+    return files.flatMap((file) => (/^[a-z][a-z0-9-]*\.json$/.test(file) ? [file.slice(0, -5)] : [])).sort();
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+async function readState(context: Context, name: string): Promise<NetState | undefined> {
+  try {
+    return JSON.parse(await readFile(join(folder(context), `${name}.json`), 'utf8')) as NetState;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+async function writeState(context: Context, state: NetState): Promise<void> {
+  await mkdir(join(folder(context), state.spec.name), { recursive: true });
+  await writeFileAtomic(join(folder(context), `${state.spec.name}.json`), `${JSON.stringify(state, null, 2)}\n`);
+}
+
+async function forget(context: Context, name: string): Promise<void> {
+  await rm(join(folder(context), `${name}.json`), { force: true });
+  try {
+    await rmdir(join(folder(context), name));
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ENOTEMPTY') throw error;
+  }
+}
+
+/** After a reboot only files are left. */
+async function forgetStale(context: Context, name: string): Promise<void> {
+  await rm(join(folder(context), name), { recursive: true, force: true });
+  await forget(context, name);
+}
+
+/** dnsmasq's lease file: expiry, MAC, address, name, client id. */
+async function readLeases(path: string): Promise<NetworkStatus['leases']> {
+  let text = '';
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+  }
+  return text
+    .split('\n')
+    .map((line) => line.split(' '))
+    .flatMap(([, mac, address, name]) => (mac && address && name ? [{ mac, address, name }] : []));
+}
+
+function names(seats: readonly Seat[]): string {
+  return seats.map(({ vm }) => `'${vm}'`).join(', ');
 }

@@ -1,0 +1,143 @@
+/** `buildkit vm net`: networks of machines. */
+import type { Command } from 'commander';
+import { ProblemsError, UsageError } from '../core/errors.ts';
+import { downNetwork, type NetworkStatus, networkStatus, previewDown, previewUp, upNetwork } from '../vm/net.ts';
+import { type NetStep, showEffect } from '../vm/net-plan.ts';
+import { DEFAULT_NETWORK, type NetworkGuest, type NetworkSpec } from '../vm/net-spec.ts';
+import { type Cli, type Output, table } from './command.ts';
+
+interface UpOptions {
+  readonly bridge: string;
+  readonly address: string;
+  readonly tap?: readonly string[];
+  readonly tapOwner?: number;
+  readonly uplink?: string;
+  readonly isolated: boolean;
+  readonly port?: readonly number[];
+  readonly dhcp: boolean;
+  readonly dns: boolean;
+  readonly guest: readonly NetworkGuest[];
+  readonly dryRun: boolean;
+}
+
+/** Adds `net up|down|status` to the `vm` command. */
+export function addVmNetCommands(vm: Command, cli: Cli): void {
+  const net = vm.command('net').description('bridges, taps, NAT, DHCP and DNS for machines (needs CAP_NET_ADMIN)');
+  addUp(net, cli);
+  net
+    .command('down')
+    .description('take a network back to exactly what was there before')
+    .argument('[name]', 'of the network', DEFAULT_NETWORK.name)
+    .option('--force', 'also while machines sit on it', false)
+    .option('--dry-run', 'print the steps, do nothing', false)
+    .action(
+      cli.action(async (cx, name: string, options: { force: boolean; dryRun: boolean }) => {
+        if (options.dryRun) return showSteps(await previewDown(cx, name));
+        const steps = await downNetwork(cx, name, options);
+        const text = steps.length === 0 ? `network '${name}' is not up` : `network '${name}' is down`;
+        return { data: { name, steps: steps.map(({ what }) => what) }, text };
+      }),
+    );
+  net
+    .command('status')
+    .description('networks on record: what is up, taps, leases, what is missing')
+    .action(
+      cli.action(async (cx) => {
+        const found = await networkStatus(cx);
+        return { data: found, text: found.length === 0 ? 'no network is up' : found.map(showStatus).join('\n\n') };
+      }),
+    );
+}
+
+function addUp(net: Command, cli: Cli): void {
+  net
+    .command('up')
+    .description('bring a network up; what is there already is left alone')
+    .argument('[name]', 'of the network; each has a bridge and a subnet of its own', DEFAULT_NETWORK.name)
+    .option('--bridge <interface>', 'made when it is not there', DEFAULT_NETWORK.bridge)
+    .option('--address <address/length>', "the host's on the bridge", DEFAULT_NETWORK.address)
+    .option('--tap <interface>', 'may be repeated (default: qtap0)', collect)
+    .option('--tap-owner <uid>', 'user that may open the taps without root', number)
+    .option('--uplink <interface>', 'leads out (default: that of the default route)')
+    .option('--isolated', 'no way out but --port on the bridge address', false)
+    .option('--port <number>', 'reachable when isolated; may be repeated (default: 9999 and 8080)', collectNumber)
+    .option('--dhcp', 'static leases: number 10 gets .10', false)
+    .option('--dns', 'NAME.vm.buildkit, buildkit10.vm.buildkit, host.buildkit', false)
+    .option('--guest <number=name>', 'a name for a number; may be repeated', collectGuest, [])
+    .option('--dry-run', 'print the steps and their undo, do nothing', false)
+    .action(
+      cli.action(async (cx, name: string, options: UpOptions) => {
+        const spec = specOf(name, options);
+        if (options.dryRun) {
+          const plan = await previewUp(cx, spec);
+          if (plan.problems.length === 0) return showSteps(plan.steps);
+          throw new ProblemsError('net-not-possible', `cannot bring network '${name}' up`, plan.problems);
+        }
+        const plan = await upNetwork(cx, spec);
+        for (const note of plan.notes) cx.log.warn(note);
+        const text = plan.steps.length === 0 ? `network '${name}' is up already` : `network '${name}' is up`;
+        return { data: { name, steps: plan.steps.map(({ what }) => what), notes: plan.notes }, text };
+      }),
+    );
+}
+
+function specOf(name: string, options: UpOptions): NetworkSpec {
+  return {
+    name,
+    bridge: options.bridge,
+    address: options.address,
+    taps: options.tap ?? (name === DEFAULT_NETWORK.name ? DEFAULT_NETWORK.taps : []),
+    tapOwner: options.tapOwner,
+    uplink: options.uplink,
+    isolated: options.isolated,
+    ports: options.port ?? DEFAULT_NETWORK.ports,
+    dhcp: options.dhcp,
+    dns: options.dns,
+    guests: options.guest,
+  };
+}
+
+function showSteps(steps: readonly NetStep[]): Output {
+  const lines = steps.flatMap(({ what, apply, undo }) => [
+    `# ${what}`,
+    ...apply.map(showEffect),
+    ...undo.map((effect) => `#   undo: ${showEffect(effect)}`),
+  ]);
+  const data = steps.map(({ what, apply, undo }) => ({
+    what,
+    apply: apply.map(showEffect),
+    undo: undo.map(showEffect),
+  }));
+  return { data, text: steps.length === 0 ? 'nothing to do' : lines.join('\n') };
+}
+
+function showStatus(network: NetworkStatus): string {
+  const way = network.isolated ? 'isolated' : `out through ${network.uplink ?? 'nothing'}`;
+  const services = [network.dhcp ? 'DHCP' : '', network.dns ? 'DNS' : ''].filter((one) => one !== '').join(', ');
+  return table([
+    ['network', `${network.name}: ${network.up ? 'up' : 'needs mending: buildkit vm net up'}`],
+    ['bridge', `${network.bridge} ${network.address}, ${way}${services === '' ? '' : `, ${services}`}`],
+    ...network.taps.map((tap) => ['tap', `${tap.name}${tap.vm === undefined ? '' : ` (machine '${tap.vm}')`}`]),
+    ...network.leases.map((lease) => ['lease', `${lease.address} ${lease.mac} ${lease.name}`]),
+    ...network.missing.map((what) => ['missing', what]),
+    ...network.notes.map((note) => ['note', note]),
+  ]);
+}
+
+function collect(value: string, before: readonly string[] = []): readonly string[] {
+  return [...before, value];
+}
+
+function collectNumber(value: string, before: readonly number[] = []): readonly number[] {
+  return [...before, number(value)];
+}
+
+function collectGuest(value: string, before: readonly NetworkGuest[]): readonly NetworkGuest[] {
+  const [left = '', name = ''] = value.split('=', 2);
+  return [...before, { number: number(left), name }];
+}
+
+function number(value: string): number {
+  if (!/^\d{1,9}$/.test(value)) throw new UsageError(`'${value}' is no number`);
+  return Number(value);
+}

@@ -1,0 +1,164 @@
+/**
+ * What the kernel says about interfaces, addresses, routes, switches, rules and rights.
+ *
+ * Secret: the JSON of ip(8) and nft(8) and the files of proc(5).
+ */
+import { readdir, readFile, readlink } from 'node:fs/promises';
+import { z } from 'zod';
+import type { RunContext } from '../core/context.ts';
+import { errnoOf } from '../core/errors.ts';
+import { exists } from '../core/files.ts';
+import { run } from '../core/run.ts';
+import type { NetFacts, NetLink } from './net-plan.ts';
+import type { DnsmasqPlaces } from './net-rules.ts';
+
+const CAP_NET_ADMIN = 12n; // capabilities(7)
+
+const linksSchema = z.array(
+  z.object({
+    ifname: z.string(),
+    flags: z.array(z.string()).default([]),
+    address: z.string().default(''),
+    ifalias: z.string().optional(),
+    master: z.string().optional(),
+    linkinfo: z.object({ info_kind: z.string().optional() }).optional(),
+  }),
+);
+const addressesSchema = z.array(
+  z.object({
+    ifname: z.string().optional(),
+    addr_info: z.array(z.object({ local: z.string().optional(), prefixlen: z.number().optional() })).default([]),
+  }),
+);
+const routesSchema = z.array(z.object({ dev: z.string().optional(), metric: z.number().default(0) }));
+const rulesSchema = z.object({
+  nftables: z.array(
+    z.object({
+      table: z.object({ family: z.string(), name: z.string() }).optional(),
+      chain: z
+        .object({
+          family: z.string(),
+          table: z.string(),
+          name: z.string(),
+          hook: z.string().optional(),
+          policy: z.string().optional(),
+        })
+        .optional(),
+    }),
+  ),
+});
+
+/** Where a record is valid: names of interfaces mean nothing after a reboot or in another network namespace. */
+export interface World {
+  readonly bootId: string;
+  /** `net:[4026531840]` */
+  readonly netns: string;
+}
+
+export async function readWorld(): Promise<World> {
+  const bootId = await readFile('/proc/sys/kernel/random/boot_id', 'utf8');
+  return { bootId: bootId.trim(), netns: await readlink('/proc/self/ns/net') };
+}
+
+/** @param places those of the network in question, for its dnsmasq */
+export async function readFacts(context: RunContext, places: DnsmasqPlaces): Promise<NetFacts> {
+  const mayAdmin = mayAdminNetworks(await readFile('/proc/self/status', 'utf8'));
+  const rules = mayAdmin ? await readRules(context) : { tables: [], droppingChains: [] };
+  return {
+    links: parseLinks(await ipJson(context, '-d', 'link', 'show'), await ipJson(context, '-4', 'address', 'show')),
+    defaultUplink: parseDefaultUplink(await ipJson(context, '-4', 'route', 'show', 'default')),
+    forwarding: await readForwarding(),
+    ...rules,
+    mayAdmin,
+    tunDevice: await exists('/dev/net/tun'),
+    dnsmasqRuns: (await pidOfDnsmasq(places)) !== undefined,
+  };
+}
+
+async function ipJson(context: RunContext, ...args: string[]): Promise<unknown> {
+  const { stdout } = await run(context, 'ip', ['-j', ...args], { timeoutMs: 30_000 });
+  return JSON.parse(stdout.trim() === '' ? '[]' : stdout);
+}
+
+/** @param links output of `ip -j -d link` @param addresses output of `ip -j -4 address` */
+export function parseLinks(links: unknown, addresses: unknown): NetLink[] {
+  const found = new Map(
+    addressesSchema
+      .parse(addresses)
+      .map(({ ifname, addr_info }) => [
+        ifname,
+        addr_info
+          .filter(({ local }) => local !== undefined)
+          .map(({ local, prefixlen }) => `${local}/${prefixlen ?? 32}`),
+      ]),
+  );
+  return linksSchema.parse(links).map((link) => ({
+    name: link.ifname,
+    kind: link.linkinfo?.info_kind,
+    mac: link.address,
+    alias: link.ifalias,
+    bridge: link.master,
+    up: link.flags.includes('UP'),
+    addresses: found.get(link.ifname) ?? [],
+  }));
+}
+
+/** The interface of the default route with the least metric. @param routes output of `ip -j route show default` */
+export function parseDefaultUplink(routes: unknown): string | undefined {
+  return routesSchema
+    .parse(routes)
+    .filter(({ dev }) => dev !== undefined)
+    .toSorted((a, b) => a.metric - b.metric)[0]?.dev;
+}
+
+/** @param status text of /proc/self/status */
+export function mayAdminNetworks(status: string): boolean {
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0';
+  return ((BigInt(`0x${effective}`) >> CAP_NET_ADMIN) & 1n) === 1n;
+}
+
+async function readRules(context: RunContext): Promise<Pick<NetFacts, 'tables' | 'droppingChains'>> {
+  const list = async (what: string) => {
+    const { stdout } = await run(context, 'nft', ['-j', 'list', what], { timeoutMs: 30_000 });
+    return JSON.parse(stdout) as unknown;
+  };
+  return parseRules(await list('tables'), await list('chains'));
+}
+
+/** @param tables output of `nft -j list tables` @param chains output of `nft -j list chains` */
+export function parseRules(tables: unknown, chains: unknown): Pick<NetFacts, 'tables' | 'droppingChains'> {
+  return {
+    tables: rulesSchema.parse(tables).nftables.flatMap(({ table }) => (table?.family === 'inet' ? [table.name] : [])),
+    droppingChains: rulesSchema
+      .parse(chains)
+      .nftables.flatMap(({ chain }) =>
+        chain?.hook === 'forward' && chain.policy === 'drop' ? [`${chain.family} ${chain.table} ${chain.name}`] : [],
+      ),
+  };
+}
+
+async function readForwarding(): Promise<Record<string, string>> {
+  const root = '/proc/sys/net/ipv4/conf';
+  const values: Record<string, string> = {};
+  for (const name of await readdir(root)) {
+    try {
+      values[name] = (await readFile(`${root}/${name}/forwarding`, 'utf8')).trim();
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error; // an interface that went away meanwhile
+    }
+  }
+  return values;
+}
+
+/** Process id of the network's dnsmasq, if it is that one and alive. */
+export async function pidOfDnsmasq(places: Pick<DnsmasqPlaces, 'pidFile' | 'conf'>): Promise<number | undefined> {
+  try {
+    const pid = Number(await readFile(places.pidFile, 'utf8'));
+    if (!Number.isInteger(pid) || pid < 2) return undefined;
+    const words = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0');
+    return words.includes(`--conf-file=${places.conf}`) ? pid : undefined;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ESRCH') return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,242 @@
+/**
+ * `vm net` with the real ip, nft and dnsmasq, in network namespaces of the test's own: `host` stands for this machine,
+ * `world` for what lies behind its uplink, `guest` and `other` for machines.
+ */
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { start } from '../../src/core/run.ts';
+import { connect, makeNamespace, type Namespace, processesWith } from '../support/netns.ts';
+
+const BUILDKIT = resolve(import.meta.dirname, '../../bin/buildkit');
+const NODE = resolve(import.meta.dirname, '../../node_modules/.bin/node');
+
+let state: string;
+let stack: AsyncDisposableStack;
+let host: Namespace;
+let world: Namespace;
+let guest: Namespace;
+
+beforeEach(async () => {
+  stack = new AsyncDisposableStack();
+  state = await mkdtemp(join(tmpdir(), 'buildkit-net-'));
+  stack.defer(() => rm(state, { recursive: true, force: true }));
+  host = stack.use(await makeNamespace('host'));
+  world = stack.use(await makeNamespace('world'));
+  guest = stack.use(await makeNamespace('guest'));
+  await connect(
+    { at: host, name: 'up0', address: '203.0.113.2/24' },
+    { at: world, name: 'host0', address: '203.0.113.1/24' },
+  );
+  await host.run('ip', ['route', 'add', 'default', 'via', '203.0.113.1']);
+});
+afterEach(() => stack.disposeAsync());
+
+const net = (args: string[], options: { ok?: number[]; state?: string } = {}) =>
+  host.run(BUILDKIT, ['--state', options.state ?? state, 'vm', 'net', ...args], { okExitCodes: options.ok ?? [] });
+
+/** Puts `machine` on the bridge, with a static address or none. */
+async function plugIn(machine: Namespace, number: number, options: { bridge?: string; subnet?: string } = {}) {
+  const { bridge = 'br0', subnet = '192.168.100' } = options;
+  const mac = `52:54:00:${subnet
+    .split('.')
+    .slice(1)
+    .concat(String(number))
+    .map((octet) => Number(octet).toString(16).padStart(2, '0'))
+    .join(':')}`;
+  await connect({ at: host, name: `veth${number}` }, { at: machine, name: 'eth0', mac });
+  await host.run('ip', ['link', 'set', `veth${number}`, 'master', bridge]);
+  return {
+    mac,
+    static: async () => {
+      await machine.run('ip', ['address', 'add', `${subnet}.${number}/24`, 'dev', 'eth0']);
+      await machine.run('ip', ['route', 'add', 'default', 'via', `${subnet}.254`]);
+    },
+  };
+}
+
+/** What an HTTP server inside `at` on `port` answers: the address it sees its client at. */
+function serve(at: Namespace, port: number) {
+  const script = `require('http').createServer((q, s) => s.end(q.socket.remoteAddress)).listen(${port}, '0.0.0.0', () => console.log('ready'))`;
+  const program = stack.use(start({}, 'ip', ['netns', 'exec', at.name, NODE, '-e', script]));
+  return new Promise<void>((done) => program.stdout.once('data', () => done()));
+}
+
+async function get(from: Namespace, url: string): Promise<string> {
+  const script = `fetch('${url}', { signal: AbortSignal.timeout(3000) }).then((r) => r.text()).then(console.log, (e) => console.log('failed', e.cause?.code ?? e.name))`;
+  return (await from.run(NODE, ['-e', script])).stdout.trim();
+}
+
+async function ask(from: Namespace, server: string, name: string): Promise<string> {
+  const script = `const r = new (require('dns').promises.Resolver)({ timeout: 4000, tries: 1 }); r.setServers(['${server}']); r.resolve4('${name}').then((a) => console.log(a.join()), (e) => console.log('failed', e.code))`;
+  return (await from.run(NODE, ['-e', script])).stdout.trim();
+}
+
+describe('vm net', () => {
+  it('is up, up again without a step, seen as up, and down to the byte', async () => {
+    const before = await host.snapshot();
+    const planned = JSON.parse((await net(['up', '--dhcp', '--dns', '--dry-run', '--json'])).stdout);
+    expect(await host.snapshot()).toBe(before);
+    const done = JSON.parse((await net(['up', '--dhcp', '--dns', '--json'])).stdout);
+    expect(done.steps).toEqual(planned.map(({ what }: { what: string }) => what));
+    expect((await net(['up', '--dhcp', '--dns'])).stdout).toBe("network 'default' is up already\n");
+    const [status] = JSON.parse((await net(['status', '--json'])).stdout);
+    expect(status).toMatchObject({ name: 'default', up: true, bridge: 'br0', uplink: 'up0', missing: [] });
+    expect(await processesWith(state)).toHaveLength(1);
+
+    await net(['down']);
+    expect(await host.snapshot()).toBe(before);
+    expect(await processesWith(state)).toEqual([]);
+    expect(await readdir(join(state, 'vm/net'))).toEqual(['lock']);
+    expect((await net(['down'])).stdout).toBe("network 'default' is not up\n");
+  });
+
+  it('leads guests out by NAT, lets the host in to them and the world not', async () => {
+    await net(['up']);
+    await (await plugIn(guest, 10)).static();
+    await serve(world, 8000);
+    await serve(guest, 8001);
+    expect(await get(guest, 'http://203.0.113.1:8000/')).toBe('203.0.113.2');
+    expect(await get(host, 'http://192.168.100.10:8001/')).toBe('192.168.100.254');
+    await world.run('ip', ['route', 'add', '192.168.100.0/24', 'via', '203.0.113.2']);
+    expect(await get(world, 'http://192.168.100.10:8001/')).toMatch(/^failed/);
+  });
+
+  it('gives the lease and the names of the number scheme', async () => {
+    await net(['up', '--dhcp', '--dns', '--guest', '10=web']);
+    await plugIn(guest, 10);
+    const script = join(state, 'udhcpc.sh');
+    await writeFile(script, '#!/bin/sh\n[ "$1" = bound ] || exit 0\nenv > "$OUT"\n', { mode: 0o755 });
+    const out = join(state, 'lease');
+    await guest.run('udhcpc', ['-i', 'eth0', '-n', '-q', '-f', '-s', script], { env: { OUT: out }, timeoutMs: 60_000 });
+    const lease = await readFile(out, 'utf8');
+    expect(lease).toMatch(/^ip=192\.168\.100\.10$/m);
+    expect(lease).toMatch(/^router=192\.168\.100\.254$/m);
+    expect(lease).toMatch(/^dns=192\.168\.100\.254$/m);
+    const [status] = JSON.parse((await net(['status', '--json'])).stdout);
+    expect(status.leases).toEqual([{ mac: '52:54:00:a8:64:0a', address: '192.168.100.10', name: 'web' }]);
+
+    await guest.run('ip', ['address', 'add', '192.168.100.10/24', 'dev', 'eth0']);
+    const names = ['web.vm.buildkit', 'buildkit10.vm.buildkit', 'buildkit77.vm.buildkit', 'host.buildkit'];
+    expect(await Promise.all(names.map((name) => ask(guest, '192.168.100.254', name)))).toEqual([
+      '192.168.100.10',
+      '192.168.100.10',
+      '192.168.100.77',
+      '192.168.100.254',
+    ]);
+    expect(await ask(guest, '192.168.100.254', 'nothing.vm.buildkit')).toBe('failed ENOTFOUND');
+    expect(await ask(host, '192.168.100.254', 'web.vm.buildkit')).toBe('192.168.100.10');
+  });
+
+  it('isolated: reaches the given ports on the bridge address and nothing else, also when the host forwards', async () => {
+    await host.sh('echo 1 > /proc/sys/net/ipv4/ip_forward');
+    await net(['up', '--isolated', '--dhcp', '--dns', '--port', '9999']);
+    await (await plugIn(guest, 10)).static();
+    await Promise.all([serve(world, 8000), serve(host, 9999), serve(host, 7777)]);
+    expect(await get(guest, 'http://192.168.100.254:9999/')).toBe('192.168.100.10');
+    expect(await get(guest, 'http://192.168.100.254:7777/')).toMatch(/^failed/);
+    expect(await get(guest, 'http://203.0.113.2:9999/')).toMatch(/^failed/);
+    expect(await get(guest, 'http://203.0.113.1:8000/')).toMatch(/^failed/);
+    expect(await get(host, 'http://203.0.113.1:8000/')).toBe('203.0.113.2');
+    expect(await ask(guest, '192.168.100.254', 'host.buildkit')).toBe('192.168.100.254');
+    // a name of the world must not carry anything out
+    expect(await ask(guest, '192.168.100.254', 'secret.example.org')).toMatch(/^failed (ENOTFOUND|EREFUSED)$/);
+    expect((await guest.sh('busybox ping -c 1 -W 3 192.168.100.254 >/dev/null && echo reached')).stdout).toBe(
+      'reached\n',
+    );
+  });
+
+  it('keeps two networks apart, and what they share until the last one is down', async () => {
+    const before = await host.snapshot();
+    const other = stack.use(await makeNamespace('other'));
+    await net(['up']);
+    await net(['up', 'lab', '--bridge', 'br1', '--address', '192.168.101.254/24']);
+    await (await plugIn(guest, 10)).static();
+    await (await plugIn(other, 11, { bridge: 'br1', subnet: '192.168.101' })).static();
+    await Promise.all([serve(other, 8000), serve(world, 8000)]);
+    expect(await get(guest, 'http://192.168.101.11:8000/')).toMatch(/^failed/);
+    expect(await get(other, 'http://203.0.113.1:8000/')).toBe('203.0.113.2');
+    await net(['down']);
+    expect(await get(other, 'http://203.0.113.1:8000/')).toBe('203.0.113.2');
+    await net(['down', 'lab']);
+    await host.sh('ip link delete veth10; ip link delete veth11');
+    expect(await host.snapshot()).toBe(before);
+  });
+
+  it('touches nothing of others: their bridge, their table, their switch', async () => {
+    await host.sh(`echo 1 > /proc/sys/net/ipv4/ip_forward
+      ip link add name br0 address 02:00:00:00:00:01 type bridge
+      ip link add name other0 type veth peer name other1
+      ip link set other0 master br0 up
+      ip link set other1 up
+      ip link set br0 up
+      until ip link show br0 | grep -q 'state UP'; do sleep 0.1; done
+      nft 'add table inet mine; add chain inet mine c { type filter hook forward priority 0; policy drop; }'`);
+    const before = await host.snapshot();
+    const up = await net(['up']);
+    expect(up.stderr).toContain('another firewall drops forwarded packets (inet mine c)');
+    await net(['down']);
+    expect(await host.snapshot()).toBe(before);
+    // one that was made anew under the same name, while ours was away, is not ours
+    await host.run('ip', ['link', 'delete', 'br0']);
+    await net(['up']);
+    await host.sh('ip link delete br0; ip link add br0 type bridge');
+    await net(['down']);
+    expect((await host.run('ip', ['-br', 'link', 'show', 'br0'])).stdout).toContain('br0');
+  });
+
+  it('says every obstacle at once and changes nothing', async () => {
+    const before = await host.snapshot();
+    const refused = await net(['up', '--uplink', 'nope0', '--address', '203.0.113.254/24', '--tap', 'lo'], { ok: [1] });
+    expect(refused.stderr).toContain("there is no interface 'nope0'");
+    expect(refused.stderr).toContain("203.0.113.254/24 overlaps 203.0.113.2/24 of 'up0'");
+    expect(refused.stderr).toContain("'lo' is there and is no tap");
+    const unprivileged = await host.run(
+      'setpriv',
+      ['--bounding-set=-net_admin', '--', BUILDKIT, '--state', state, 'vm', 'net', 'up'],
+      { okExitCodes: [1] },
+    );
+    expect(unprivileged.stderr).toContain('CAP_NET_ADMIN is missing');
+    expect(unprivileged.stderr).toContain('buildkit vm start NAME');
+    expect(await host.snapshot()).toBe(before);
+  });
+
+  it('undoes a failed start: dnsmasq cannot have the port', async () => {
+    const before = await host.snapshot();
+    const script = `require('dgram').createSocket('udp4').bind(53, '0.0.0.0', () => console.log('ready'))`;
+    const rival = stack.use(start({}, 'ip', ['netns', 'exec', host.name, NODE, '-e', script]));
+    await new Promise<void>((done) => rival.stdout.once('data', () => done()));
+    const failed = await net(['up', '--dns'], { ok: [3] });
+    expect(failed.stderr).toContain('Address already in use');
+    expect(await host.snapshot()).toBe(before);
+    expect(await readdir(join(state, 'vm/net'))).toEqual(['lock']);
+  });
+
+  it('after kill -9 at any step the next down leaves what was there before', async () => {
+    const before = await host.snapshot();
+    const count = JSON.parse((await net(['up', '--dns', '--dry-run', '--json'])).stdout).length;
+    for (let step = 1; step <= count; step += 1) {
+      // a step's program kills its caller once it has done its work
+      const tools = await mkdtemp(join(state, 'bin-'));
+      const wrapper = `#!/bin/sh
+        /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin "\${0##*/}" "$@" || exit
+        case "$*" in *show*|*list*) exit 0 ;; esac
+        echo . >> ${tools}/count
+        [ "$(wc -l < ${tools}/count)" -lt ${step} ] || kill -9 $PPID\n`;
+      for (const name of ['ip', 'nft', 'dnsmasq']) await writeFile(join(tools, name), wrapper, { mode: 0o755 });
+      const killed = await host.run(
+        'sh',
+        [
+          '-c',
+          `PATH=${tools}:$PATH ${NODE} ${resolve(BUILDKIT, '../../src/cli/main.ts')} --state ${state} vm net up --dns`,
+        ],
+        { okExitCodes: [137] },
+      );
+      expect([step, killed.exitCode]).toEqual([step, step <= 9 ? 137 : 0]);
+      await net(['down']);
+      expect([step, await host.snapshot()]).toEqual([step, before]);
+      expect(await processesWith(state)).toEqual([]);
+    }
+  });
+});
