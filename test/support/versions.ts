@@ -1,5 +1,6 @@
 /** Generated Debian versions for property and differential tests: close to each other, so that every rule of the order is met. */
 import fc from 'fast-check';
+import { isVersion } from '../../src/deb/version.ts';
 
 const upstream = fc
   .tuple(
@@ -48,3 +49,23 @@ export const debVersion: fc.Arbitrary<string> = fc
   .tuple(fc.constantFrom('', '', '', '0:', '1:', '01:', '2:', '2147483647:'), upstream, revision, fc.boolean())
   .map(([epoch, body, end, colon]) => `${epoch}${epoch !== '' && colon ? body.replace('.', ':') : body}${end}`)
   .filter((version) => !version.endsWith('-') && !/-[^-]*:[^-]*$/.test(version));
+
+/** Two versions of which the second is mostly the first with one small change, so that equal and nearly equal pairs are common. */
+export const versionPair: fc.Arbitrary<[string, string]> = fc.oneof(
+  { weight: 1, arbitrary: fc.tuple(debVersion, debVersion) },
+  {
+    weight: 3,
+    arbitrary: fc
+      .tuple(
+        debVersion,
+        fc.constantFrom('0', '00', '~', '+', '.', '-', 'a', 'Z', '1', '-0', '0:', ''),
+        fc.nat({ max: 12 }),
+        fc.nat({ max: 1 }),
+      )
+      .map(([version, inserted, at, removed]): [string, string] => [
+        version,
+        version.slice(0, at) + inserted + version.slice(at + removed),
+      ])
+      .filter(([, changed]) => isVersion(changed)),
+  },
+);

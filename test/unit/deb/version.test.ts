@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { compareVersions, formatVersion, isVersion, parseVersion } from '../../../src/deb/version.ts';
-import { debVersion } from '../../support/versions.ts';
+import { debVersion, versionPair } from '../../support/versions.ts';
 
 describe('parseVersion', () => {
   it.each([
@@ -100,7 +100,7 @@ describe('compareVersions', () => {
 
   it('is a total order', () => {
     fc.assert(
-      fc.property(debVersion, debVersion, debVersion, (a, b, c) => {
+      fc.property(versionPair, debVersion, ([a, b], c) => {
         expect(compareVersions(a, a)).toBe(0);
         expect(compareVersions(a, b) + compareVersions(b, a)).toBe(0);
         const sorted = [a, b, c].sort(compareVersions);
