@@ -93,7 +93,7 @@ fi
   parts.postrm.push(`if [ -z "\${DPKG_ROOT:-}" ] && [ "$1" = "remove" ] && [ -d /run/systemd/system ]; then
 	systemctl --system daemon-reload >/dev/null || true
 fi
-if [ "$1" = "purge" ] && [ -x /usr/bin/deb-systemd-helper ]; then
+if [ "$1" = "purge" ] && command -v deb-systemd-helper >/dev/null 2>&1; then
 	deb-systemd-helper purge ${units.join(' ')} >/dev/null || true
 fi
 `);

@@ -44,15 +44,17 @@ export interface CopyrightFacts {
   readonly licenceFiles: readonly { readonly name: string; readonly text: string }[];
 }
 
-/** Long licences that base-files brings: the copyright file must point there (Policy 12.5). */
-const COMMON_LICENCES: readonly [RegExp, RegExp, string][] = [
-  [/GNU AFFERO GENERAL PUBLIC LICENSE/, /^/, ''],
-  [/GNU LESSER GENERAL PUBLIC LICENSE/, /Version 3/, 'LGPL-3'],
-  [/GNU LESSER GENERAL PUBLIC LICENSE/, /Version 2\.1/, 'LGPL-2.1'],
-  [/GNU GENERAL PUBLIC LICENSE/, /Version 3/, 'GPL-3'],
-  [/GNU GENERAL PUBLIC LICENSE/, /Version 2/, 'GPL-2'],
-  [/Apache License/, /Version 2\.0, January 2004/, 'Apache-2.0'],
-  [/Mozilla Public License/i, /Version 2\.0/i, 'MPL-2.0'],
+/** Licences whose text base-files brings: the copyright file must point there (Policy 12.5). Title, version, name. */
+const COMMON_LICENCES: readonly [title: RegExp, version: RegExp, name: string][] = [
+  [/gnu lesser general public license/i, /version 2\.1/i, 'LGPL-2.1'],
+  [/gnu lesser general public license/i, /version 3/i, 'LGPL-3'],
+  [/gnu lesser general public license|\bLGPL\b/i, /^/, 'LGPL'],
+  [/gnu general public license/i, /version 3/i, 'GPL-3'],
+  [/gnu general public license/i, /version 2/i, 'GPL-2'],
+  [/gnu general public license|\bGPL\b/i, /^/, 'GPL'],
+  [/gnu free documentation license/i, /^/, 'GFDL'],
+  [/apache license/i, /version 2\.0/i, 'Apache-2.0'],
+  [/mozilla public license/i, /version 2\.0/i, 'MPL-2.0'],
 ];
 
 /** The machine-readable copyright file. */
@@ -90,16 +92,19 @@ function copyrightLines(text: string): string[] {
     .filter((line) => line !== '' && !/^(holder|owner|notice|\[yyyy\])/i.test(line));
 }
 
+/** A whole text that base-files has is left out; one that only speaks of such a licence gets the pointer added. */
 function licenceLines(text: string): string[] {
-  const common = COMMON_LICENCES.find(
-    ([title, version]) => text.length > 8000 && title.test(text) && version.test(text),
-  )?.[2];
-  if (!common)
-    return text
-      .trim()
-      .split(/\r?\n/)
-      .map((line) => line.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f]/g, ' '));
-  return [`On Debian systems the full text of this licence is in /usr/share/common-licenses/${common}.`];
+  const affero = /affero general public license/i.test(text);
+  const common = affero
+    ? undefined
+    : COMMON_LICENCES.find(([title, version]) => title.test(text) && version.test(text))?.[2];
+  const pointer = `On Debian systems the full text of this licence is in /usr/share/common-licenses/${common}.`;
+  if (common !== undefined && text.length > 8000) return [pointer];
+  const lines = text
+    .trim()
+    .split(/\r?\n/)
+    .map((line) => line.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f]/g, ' '));
+  return common === undefined ? lines : [...lines, '', pointer];
 }
 
 export interface ChangeEntry {

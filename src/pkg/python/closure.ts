@@ -7,6 +7,7 @@
 import { UserError } from '../../core/errors.ts';
 import { isPackageName } from '../../deb/package.ts';
 import { formatRelations, type Relation, type RelationGroup } from '../../deb/relation.ts';
+import { DEBIAN_NAMES } from './debian-names.ts';
 import { debianUpstream, parsePep440 } from './pep440.ts';
 import type { Resolution, Resolved } from './pip.ts';
 import { markerHolds, normaliseName, parseRequirement, type Requirement } from './requirement.ts';
@@ -15,7 +16,7 @@ import { debianRange } from './specifier.ts';
 export interface ClosureOptions {
   /** '1~deb12' */
   readonly revision: string;
-  /** Debian names of distributions that do not get 'python3-NAME', by normalised name. */
+  /** Debian names that projects choose for themselves, by normalised name. */
   readonly names: ReadonlyMap<string, string>;
   /** Extras of what was asked for, by normalised name. */
   readonly askedExtras: ReadonlyMap<string, readonly string[]>;
@@ -39,10 +40,10 @@ export interface Closure {
   readonly warnings: readonly string[];
 }
 
-/** 'python3-flask'; an extra is 'python3-uvicorn+standard'. */
+/** 'python3-flask'; 'python3-yaml' for PyYAML, as in Debian; an extra is 'python3-uvicorn+standard'. */
 export function debianName(name: string, names: ReadonlyMap<string, string>, extra?: string): string {
   const normal = normaliseName(name);
-  const base = names.get(normal) ?? `python3-${normal}`;
+  const base = names.get(normal) ?? DEBIAN_NAMES.get(normal) ?? `python3-${normal}`;
   return extra === undefined ? base : `${base}+${normaliseName(extra)}`;
 }
 

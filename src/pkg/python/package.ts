@@ -11,6 +11,7 @@ import { maintainerScripts } from '../scripts.ts';
 import { sharedDepends } from '../shlibs.ts';
 import { changelogGz, copyrightText, description, synopsis } from '../texts.ts';
 import { layOut } from './layout.ts';
+import { normaliseName } from './requirement.ts';
 import type { ServiceFiles } from './service.ts';
 import type { Wheel, WheelFile } from './wheel.ts';
 
@@ -55,6 +56,7 @@ export async function pythonPackage(wheel: Wheel, facts: PackageFacts): Promise<
     ['Architecture', architecture],
     ['Maintainer', facts.maintainer],
     ['Depends', depends.filter((part) => part !== '').join(', ')],
+    ['Provides', alsoCalled(metadata.name, facts)],
     ['Section', service?.section ?? 'python'],
     ['Priority', 'optional'],
     ['Homepage', homepage(metadata.homepage)],
@@ -71,11 +73,18 @@ export async function pythonPackage(wheel: Wheel, facts: PackageFacts): Promise<
     ...(await layOut(wheel, facts.suite.python, facts.sourceDateEpoch)),
     ...(await documents(wheel, facts)),
     ...(service?.entries ?? []),
+    ...(binary ? [lintianOverrides(facts.name)] : []),
   ];
   const warnings = shared.unknown.map(
     (name) => `${facts.name} uses '${name}', and buildkit knows no package that has it`,
   );
   return { spec: { control, scripts, entries }, architecture, warnings };
+}
+
+/** Where Debian has another name for a distribution, the plain one leads there too. */
+function alsoCalled(distribution: string, facts: PackageFacts): string | undefined {
+  const plain = `python3-${normaliseName(distribution)}`;
+  return plain === facts.name || facts.service !== undefined ? undefined : `${plain} (= ${facts.version})`;
 }
 
 /** The empty package of an extra: nothing but relations. */
@@ -157,6 +166,23 @@ async function documents(wheel: Wheel, facts: PackageFacts): Promise<DebEntry[]>
   );
   const { name, author, licence, homepage: source } = wheel.metadata;
   return docEntries(facts, copyrightText({ upstreamName: name, source, author, licence, licenceFiles }));
+}
+
+/** Published binaries are taken as they are: stripping breaks some that patchelf has touched, and their libraries are bundled. */
+function lintianOverrides(name: string): DebEntry {
+  const tags = [
+    'unstripped-binary-or-object',
+    'embedded-library',
+    'library-not-linked-against-libc',
+    'custom-library-search-path',
+  ];
+  const lines = ['# the files of a published wheel, unchanged', ...tags.map((tag) => `${name}: ${tag} *`), ''];
+  return {
+    path: `/usr/share/lintian/overrides/${name}`,
+    type: 'file',
+    mode: 0o644,
+    source: { data: lines.join('\n') },
+  };
 }
 
 function docEntries(facts: PackageFacts, copyright: string): DebEntry[] {

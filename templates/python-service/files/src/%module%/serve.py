@@ -36,6 +36,8 @@ class Server(BaseApplication):
     def load_config(self):
         for key, value in self.options.items():
             self.cfg.set(key, value)
+        if "control_socket_disable" in self.cfg.settings:  # gunicorn 25.1 on: would want a home folder
+            self.cfg.set("control_socket_disable", True)
 
     def load(self):
         return create_app(self.settings)
