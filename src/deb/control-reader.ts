@@ -124,17 +124,16 @@ function skipInnerComments(cursor: Cursor): boolean {
   return false;
 }
 
-/** "Name: value" with exactly one blank and none at its end, or "Name:" alone. */
+/** "Name: value" with exactly one blank, or "Name:" alone; no carriage return at its end. */
 function isUsualFirstLine(text: string, colon: number, end: number): boolean {
   if (end === colon + 1) return true;
-  return (
-    text.charCodeAt(colon + 1) === SPACE && !isBlank(text.charCodeAt(colon + 2)) && !isBlank(text.charCodeAt(end - 1))
-  );
+  if (end === colon + 2 || text.charCodeAt(colon + 1) !== SPACE) return false;
+  return !isBlank(text.charCodeAt(colon + 2)) && text.charCodeAt(end - 1) !== RETURN;
 }
 
 function valueOfLines(text: string): string {
   const [first = '', ...more] = text.split('\n').map((line) => (line.endsWith('\r') ? line.slice(0, -1) : line));
-  return [trimBlanks(first), ...more.filter((line) => !line.startsWith('#'))].join('\n');
+  return [trimBlanksBefore(first), ...more.filter((line) => !line.startsWith('#'))].join('\n');
 }
 
 /** What kind of line the cursor is at. Refuses a line of blanks unless it may separate paragraphs. */
@@ -270,13 +269,17 @@ function skipLine(cursor: Cursor): void {
   toNextLine(cursor, endOfLine(cursor.text, cursor.position));
 }
 
-/** Without the blanks at both ends, in time that grows with the length only. */
-export function trimBlanks(line: string): string {
+function trimBlanksBefore(line: string): string {
   let start = 0;
+  while (start < line.length && isBlank(line.charCodeAt(start))) start += 1;
+  return line.slice(start);
+}
+
+/** Without the blanks at both ends, in time that grows with the length only (a regular expression would not). */
+export function trimBlanks(line: string): string {
   let end = line.length;
-  while (start < end && isBlank(line.charCodeAt(start))) start += 1;
-  while (end > start && isBlank(line.charCodeAt(end - 1))) end -= 1;
-  return line.slice(start, end);
+  while (end > 0 && isBlank(line.charCodeAt(end - 1))) end -= 1;
+  return trimBlanksBefore(line.slice(0, end));
 }
 
 function isBlank(code: number): boolean {

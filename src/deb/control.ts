@@ -25,7 +25,7 @@ import {
 export interface Field {
   /** As written; compare without regard to case. */
   readonly name: string;
-  /** The first line without the blanks around it, then each continuation line verbatim (leading blank kept), joined by "\n". */
+  /** The first line without the blanks before it, then each continuation line verbatim (leading blank kept), joined by "\n". */
   readonly value: string;
   /** 1-based line in the file it was read from; 0 when made. */
   readonly line: number;
@@ -94,9 +94,10 @@ export function parseParagraph(text: string, options: ParseOptions = {}): Paragr
   return only;
 }
 
-/** The value of a field; its name in any case. */
+/** The value of a field, its name in any case; of a value of one line without blanks at its end, which do not count (Policy 5.1). */
 export function getField(paragraph: Paragraph, name: string): string | undefined {
-  return findField(paragraph.fields, name)?.value;
+  const value = findField(paragraph.fields, name)?.value;
+  return value === undefined || value.includes('\n') ? value : trimBlanks(value);
 }
 
 /**

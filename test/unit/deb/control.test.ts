@@ -72,13 +72,16 @@ describe('parseControl', () => {
     expect(getField(parseParagraph('A: b\n'), '__proto__')).toBeUndefined();
   });
 
-  it('ignores blanks around the first line only', () => {
-    expect(values(parseParagraph('A:  b c \t\nB:x\nC: \n  d  \nD:\n'))).toEqual([
-      ['A', 'b c'],
+  it('keeps blanks but those before the first line', () => {
+    const read = parseParagraph('A:  b c \t\nB:x\nC: \n  d  \nD:\nE: f \n g \n');
+    expect(values(read)).toEqual([
+      ['A', 'b c \t'],
       ['B', 'x'],
       ['C', '\n  d  '],
       ['D', ''],
+      ['E', 'f \n g '],
     ]);
+    expect(['A', 'C', 'E'].map((name) => getField(read, name))).toEqual(['b c', '\n  d  ', 'f \n g ']);
   });
 
   it('reads CRLF as lines, without the CR in any value', () => {
