@@ -3,7 +3,30 @@
  *
  * Secret: the folder of a base (`STATE/vm/bases/ID`: disk, kernel, initrd, log, `base.json`), made aside and renamed in one step.
  */
+import { randomUUID } from 'node:crypto';
+import { chmod, copyFile, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { machine, userInfo } from 'node:os';
+import { join } from 'node:path';
+import { z } from 'zod';
 import type { Context } from '../core/context.ts';
+import { type Lock, lock } from '../core/db.ts';
+import { errnoOf, ToolError, UserError } from '../core/errors.ts';
+import { digestFile, exists, syncFolder, writeFileAtomic } from '../core/files.ts';
+import { formatBytes } from '../core/log.ts';
+import { didYouMean } from '../core/nearest.ts';
+import { hasProgram, run } from '../core/run.ts';
+import { debArch } from '../deb/arch.ts';
+import { suiteFacts } from '../deb/suites.ts';
+import {
+  type BaseRecipe,
+  chooseKernel,
+  mke2fsArgs,
+  mmdebstrapArgs,
+  planRecipe,
+  recipeDigest,
+  sourcesFile,
+} from './base-plan.ts';
+import { debianSources } from './mirror.ts';
 
 /** A finished base image. */
 export interface Base {
@@ -44,14 +67,343 @@ export interface BaseRequest {
   readonly include?: readonly string[] | undefined;
   /** URL; default: the mirrors in this machine's apt configuration. */
   readonly mirror?: string | undefined;
-  /** Build anew even if there is one. */
+  /** Build anew even if there is one: the machines of the old one stay with it. */
   readonly force?: boolean | undefined;
 }
 
+const BUILDING = '.building-';
+const BUILD_TIMEOUT_MS = 30 * 60_000;
+
+const recordSchema = z.object({
+  format: z.literal(1),
+  id: z.string(),
+  suite: z.string(),
+  architecture: z.string(),
+  recipe: z.string(),
+  packages: z.array(z.string()),
+  sha256: z.string(),
+  kernelRelease: z.string(),
+  rootUuid: z.string(),
+  virtualSize: z.number(),
+  /** Of the disk file when its digest was taken: what has not changed need not be read again. */
+  stamp: z.object({ size: z.number(), mtimeMs: z.number() }),
+  created: z.string(),
+});
+type BaseRecord = z.infer<typeof recordSchema>;
+
 /**
  * The base image for `request`: an existing one of the same recipe, else a new one.
- * @throws UserError `suite-unknown`, `mirror-unknown`; ToolError when mmdebstrap fails
+ * @throws UserError `unknown-suite`, `mirror-unknown`, `unshare-unavailable`; ToolError when a program fails
  */
-export function buildBase(_context: Context, _request: BaseRequest): Promise<Base> {
-  throw new Error('under way');
+export async function buildBase(context: Context, request: BaseRequest): Promise<Base> {
+  const architecture = request.architecture ?? debArch(machine());
+  const sources = await debianSources(context, request.suite, request.mirror);
+  const recipe = planRecipe({ ...request, architecture }, sources);
+  const digest = recipeDigest(recipe);
+  if (!request.force) {
+    const found = (await listBases(context)).findLast((base) => base.recipe === digest);
+    if (found) return reuse(context, found);
+  }
+  using _lock = await lockBases(context, 'the build of a base image', BUILD_TIMEOUT_MS);
+  await removeLeftovers(context);
+  if (!request.force) {
+    // another process may have built it while this one waited
+    const found = (await listBases(context)).findLast((base) => base.recipe === digest);
+    if (found) return reuse(context, found);
+  }
+  return build(context, recipe, digest);
+}
+
+function reuse(context: Context, base: ListedBase): Base {
+  context.log.info(`base image ${base.id} of ${base.created.slice(0, 10)} is reused (${formatBytes(base.size)})`);
+  return base;
+}
+
+function basesDir(context: Context): string {
+  return join(context.stateDir, 'vm', 'bases');
+}
+
+function lockBases(context: Context, what: string, waitMs: number): Promise<Lock> {
+  return lock(join(basesDir(context), '.lock'), { what, waitMs, signal: context.signal });
+}
+
+/** What a killed build left behind. Only with the lock held: then nobody is building. */
+async function removeLeftovers(context: Context): Promise<void> {
+  const names = await readdir(basesDir(context));
+  for (const name of names.filter((one) => one.startsWith(BUILDING))) {
+    await removeTree(context, join(basesDir(context), name));
+  }
+}
+
+async function build(context: Context, recipe: BaseRecipe, digest: string): Promise<Base> {
+  const { log } = context;
+  const scratch = join(basesDir(context), `${BUILDING}${digest.slice(0, 12)}-${randomUUID().slice(0, 8)}`);
+  const logFile = join(basesDir(context), `${recipe.suite}-${digest.slice(0, 12)}.log`);
+  await mkdir(scratch, { recursive: true });
+  await rm(logFile, { force: true });
+  try {
+    const builder = await chooseBuilder(context, scratch);
+    const root = join(scratch, 'root');
+    await log.step(
+      `Bootstrap ${recipe.suite} (mmdebstrap, ${recipe.packages.length} packages and what they need)`,
+      () => bootstrap(context, recipe, { root, scratch, logFile, builder }),
+    );
+    const made = await log.step('Write the disk', () =>
+      writeDisk(context, recipe, { root, scratch, logFile, builder }),
+    );
+    await removeTree(context, root);
+    const id = await freeId(context, recipe.suite, digest);
+    const { mtimeMs, size } = await stat(join(scratch, 'disk.qcow2'));
+    const record: BaseRecord = {
+      format: 1,
+      id,
+      suite: recipe.suite,
+      architecture: recipe.architecture,
+      recipe: digest,
+      packages: [...recipe.packages],
+      sha256: await digestFile(join(scratch, 'disk.qcow2'), 'sha256'),
+      ...made,
+      virtualSize: recipe.sizeBytes,
+      stamp: { size, mtimeMs },
+      created: context.now().toISOString(),
+    };
+    await copyFile(logFile, join(scratch, 'build.log'));
+    await writeFileAtomic(join(scratch, 'base.json'), `${JSON.stringify(record, undefined, 2)}\n`);
+    const dir = join(basesDir(context), id);
+    await rename(scratch, dir);
+    await syncFolder(basesDir(context));
+    await rm(logFile, { force: true });
+    return toBase(dir, record, size, false);
+  } catch (error) {
+    await removeTree(context, scratch);
+    throw withLog(error, logFile);
+  }
+}
+
+/** Says where the log of the failed build is, which stays. */
+function withLog(error: unknown, logFile: string): unknown {
+  if (!(error instanceof ToolError) || error.logFile !== undefined) return error;
+  const { message, code, hint, command, stderrTail, status, cause } = error;
+  return new ToolError(code, message, { hint, command, stderrTail, status, cause, logFile });
+}
+
+interface Builder {
+  readonly mode: 'root' | 'unshare';
+  /** The command line that runs `argv` as owner of what mmdebstrap makes. */
+  wrap(argv: readonly string[]): readonly [program: string, ...args: string[]];
+}
+
+/** Root builds as root; others in a user namespace, whose ids newuidmap gives (subuid(5)). */
+async function chooseBuilder(context: Context, scratch: string): Promise<Builder> {
+  const { uid, username } = userInfo();
+  if (uid === 0) return { mode: 'root', wrap: (argv) => argv as [string, ...string[]] };
+  const subordinate = await readFile('/etc/subuid', 'utf8').catch(() => '');
+  const hasRange = subordinate.split('\n').some((line) => [username, String(uid)].includes(line.split(':', 1)[0]!));
+  if (!hasRange || !(await hasProgram(context, 'newuidmap'))) {
+    throw new UserError(
+      'unshare-unavailable',
+      'building a base image without root needs a user namespace of your own',
+      {
+        hint: `as root once: apt-get install uidmap && usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}; or build as root and point --state at the result`,
+      },
+    );
+  }
+  await chmod(scratch, 0o777); // root of the namespace is another user here
+  return { mode: 'unshare', wrap: (argv) => ['mmdebstrap', '--unshare-helper', ...argv] };
+}
+
+interface Workshop {
+  readonly root: string;
+  readonly scratch: string;
+  readonly logFile: string;
+  readonly builder: Builder;
+}
+
+async function bootstrap(context: Context, recipe: BaseRecipe, shop: Workshop): Promise<void> {
+  const hookFile = join(shop.scratch, 'hook.sh');
+  const sources = join(shop.scratch, 'build.sources');
+  await writeFile(hookFile, recipe.hook, { mode: 0o755 });
+  await writeFile(sources, sourcesFile(recipe));
+  const args = mmdebstrapArgs(recipe, { root: shop.root, hookFile, sourcesFile: sources }, shop.builder.mode);
+  await run(context, 'mmdebstrap', args, {
+    logFile: shop.logFile,
+    timeoutMs: BUILD_TIMEOUT_MS,
+    // what a kill leaves goes away with the scratch folder
+    env: { TMPDIR: shop.scratch },
+    onLine: (line) => {
+      const percent = /^\s*\[?[#=>. ]*\]?\s*(\d+)(?:\.\d+)?%?/.exec(line)?.[1];
+      if (percent !== undefined && line.includes('%')) context.log.progress('mmdebstrap', Number(percent), 100);
+    },
+  });
+}
+
+async function writeDisk(
+  context: Context,
+  recipe: BaseRecipe,
+  shop: Workshop,
+): Promise<{ kernelRelease: string; rootUuid: string }> {
+  const { root, scratch, builder, logFile } = shop;
+  const boot = chooseKernel(await readdir(join(root, 'boot')));
+  const as = (argv: readonly string[]) => {
+    const [program, ...args] = builder.wrap(argv);
+    return run(context, program, args, { logFile, timeoutMs: BUILD_TIMEOUT_MS });
+  };
+  // the initrd may be readable by its owner alone (umask in initramfs.conf)
+  for (const [name, target] of [
+    [boot.kernel, 'vmlinuz'],
+    [boot.initrd, 'initrd.img'],
+  ] as const) {
+    await writeFile(join(scratch, target), '', { mode: 0o666 });
+    await chmod(join(scratch, target), 0o666);
+    await as(['cp', '--no-preserve=all', join(root, 'boot', name), join(scratch, target)]);
+    await chmod(join(scratch, target), 0o444);
+  }
+  const rootUuid = randomUUID();
+  const raw = join(scratch, 'disk.raw');
+  await writeFile(raw, '');
+  await chmod(raw, 0o666);
+  await as(['mke2fs', ...mke2fsArgs(root, raw, rootUuid, recipe.sizeBytes)]);
+  const disk = join(scratch, 'disk.qcow2');
+  await run(context, 'qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', raw, disk], { logFile });
+  await rm(raw);
+  await chmod(disk, 0o444);
+  const handle = await open(disk, 'r');
+  await handle.sync();
+  await handle.close();
+  return { kernelRelease: boot.release, rootUuid };
+}
+
+async function freeId(context: Context, suite: string, digest: string): Promise<string> {
+  const plain = `${suite}-${digest.slice(0, 12)}`;
+  for (let count = 2, id = plain; ; count += 1) {
+    if (!(await exists(join(basesDir(context), id)))) return id;
+    id = `${plain}.${count}`;
+  }
+}
+
+/** Removes a folder whose files may belong to ids of a user namespace. */
+async function removeTree(context: Context, path: string): Promise<void> {
+  try {
+    await rm(path, { recursive: true, force: true });
+  } catch (error) {
+    if (errnoOf(error) !== 'EACCES' && errnoOf(error) !== 'EPERM') throw error;
+    await run({ env: context.env }, 'mmdebstrap', ['--unshare-helper', 'rm', '-rf', '--', path]);
+    await rm(path, { recursive: true, force: true });
+  }
+}
+
+interface ListedBase extends Base {
+  /** Digest of the recipe. */
+  readonly recipe: string;
+}
+
+/** All finished bases, oldest first. */
+export async function listBases(context: Context): Promise<ListedBase[]> {
+  let names: string[];
+  try {
+    names = await readdir(basesDir(context));
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return [];
+    throw error;
+  }
+  const bases: ListedBase[] = [];
+  for (const name of names.filter((one) => !one.startsWith('.'))) {
+    const dir = join(basesDir(context), name);
+    const record = await readRecord(dir);
+    if (record) bases.push(toBase(dir, record, (await stat(join(dir, 'disk.qcow2'))).size, true));
+  }
+  return bases.sort((a, b) => (a.created < b.created ? -1 : 1));
+}
+
+async function readRecord(dir: string): Promise<BaseRecord | undefined> {
+  let text: string;
+  try {
+    text = await readFile(join(dir, 'base.json'), 'utf8');
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
+    throw error;
+  }
+  try {
+    return recordSchema.parse(JSON.parse(text));
+  } catch (cause) {
+    throw new UserError('base-damaged', `the record of base image '${dir}' cannot be read`, {
+      file: join(dir, 'base.json'),
+      hint: `remove the folder, then build the base anew`,
+      cause,
+    });
+  }
+}
+
+function toBase(dir: string, record: BaseRecord, size: number, reused: boolean): ListedBase {
+  const { id, suite, architecture, sha256, kernelRelease, rootUuid, virtualSize, created, recipe } = record;
+  return {
+    ...{ id, suite, architecture, sha256, kernelRelease, rootUuid, virtualSize, created, recipe, dir, size, reused },
+    disk: join(dir, 'disk.qcow2'),
+    kernel: join(dir, 'vmlinuz'),
+    initrd: join(dir, 'initrd.img'),
+    logFile: join(dir, 'build.log'),
+  };
+}
+
+/**
+ * A base by its id or, for a suite, the newest of it.
+ * @throws UserError `base-unknown`
+ */
+export async function findBase(context: Context, idOrSuite: string): Promise<Base> {
+  const bases = await listBases(context);
+  const found =
+    bases.find((base) => base.id === idOrSuite) ??
+    bases.findLast((base) => base.suite === suiteFactsOrNothing(idOrSuite));
+  if (found) return found;
+  throw new UserError('base-unknown', `there is no base image '${idOrSuite}'`, {
+    hint:
+      didYouMean(
+        idOrSuite,
+        bases.map((base) => base.id),
+      ) ?? `build it: buildkit vm base build --suite ${idOrSuite}`,
+  });
+}
+
+function suiteFactsOrNothing(suite: string): string | undefined {
+  try {
+    return suiteFacts(suite).codename;
+  } catch (error) {
+    if (error instanceof UserError) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Checks that the base still has the bytes that an overlay was made for (the stale-disk trap).
+ * @throws UserError `base-changed`
+ */
+export async function verifyBase(context: Context, id: string, sha256: string): Promise<Base> {
+  const base = await findBase(context, id);
+  const record = await readRecord(base.dir);
+  const { size, mtimeMs } = await stat(base.disk);
+  const touched = record?.stamp.size !== size || record.stamp.mtimeMs !== mtimeMs;
+  const found = touched ? await digestFile(base.disk, 'sha256') : base.sha256;
+  if (found === sha256) return base;
+  throw new UserError('base-changed', `base image '${id}' is not the one that this machine's disk was made for`, {
+    file: base.disk,
+    hint: 'its disk would read as garbage: destroy the machine and create it anew',
+  });
+}
+
+/**
+ * Removes a base that no machine needs; `users` are the machines whose disks lie over it.
+ * @throws UserError `base-unknown`, `base-in-use`
+ */
+export async function removeBase(context: Context, id: string, users: readonly string[]): Promise<Base> {
+  const base = await findBase(context, id);
+  if (users.length > 0) {
+    throw new UserError('base-in-use', `base image '${base.id}' is below the disks of: ${users.join(', ')}`, {
+      hint: `destroy them first: ${users.map((name) => `buildkit vm destroy ${name}`).join('; ')}`,
+    });
+  }
+  using _lock = await lockBases(context, 'the base images', 0);
+  const aside = join(basesDir(context), `${BUILDING}removed-${randomUUID().slice(0, 8)}`);
+  await rename(base.dir, aside);
+  await rm(aside, { recursive: true, force: true });
+  return base;
 }

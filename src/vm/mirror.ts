@@ -1,0 +1,102 @@
+/**
+ * Where a base image's packages come from: the Debian mirrors that this machine's apt uses, turned to the wanted suite.
+ *
+ * Secret: what `apt-get indextargets` says (apt-get(8); the fields of /usr/share/doc/apt-doc/acquire-additional-files.md).
+ */
+import type { Context } from '../core/context.ts';
+import { UserError } from '../core/errors.ts';
+import { run } from '../core/run.ts';
+import type { AptSource } from '../deb/sources.ts';
+import { ARCHIVE_KEYRING, suiteFacts, suiteNames } from '../deb/suites.ts';
+
+/** One Packages index that this machine's apt reads. */
+export interface IndexTarget {
+  /** Ends with a slash. */
+  readonly uri: string;
+  /** As the sources name it: `bookworm-updates`, or `stable`. */
+  readonly release: string;
+  /** From its Release file; empty before the first `apt-get update`. */
+  readonly codename: string;
+  readonly origin: string;
+  readonly component: string;
+}
+
+const FORMAT = ['REPO_URI', 'RELEASE', 'CODENAME', 'ORIGIN', 'COMPONENT'].map((name) => `$(${name})`).join('|');
+
+/**
+ * The sources of `suite` as a fresh machine shall have them.
+ * @param mirror URL of a Debian mirror instead of this machine's
+ * @throws UserError `unknown-suite`, `mirror-unknown`
+ */
+export async function debianSources(context: Context, suite: string, mirror?: string): Promise<AptSource[]> {
+  const targets = mirror === undefined ? await readIndexTargets(context) : [];
+  return planSources(suite, targets, mirror);
+}
+
+async function readIndexTargets(context: Context): Promise<IndexTarget[]> {
+  const { stdout } = await run(context, 'apt-get', ['indextargets', '--format', FORMAT, 'Created-By: Packages']);
+  return parseIndexTargets(stdout);
+}
+
+/** Lines of `apt-get indextargets`; what apt does not know it prints as its own placeholder. */
+export function parseIndexTargets(text: string): IndexTarget[] {
+  return text.split('\n').flatMap((line) => {
+    if (line === '') return [];
+    const cells = line.split('|').map((cell) => (cell.startsWith('$(') ? '' : cell));
+    const [uri = '', release = '', codename = '', origin = '', component = ''] = cells;
+    return uri === '' || release === '' ? [] : [{ uri, release, codename, origin, component }];
+  });
+}
+
+/** Which of a machine's sources serve `suite`, and under which names. Pure. */
+export function planSources(suite: string, targets: readonly IndexTarget[], mirror?: string): AptSource[] {
+  const { codename } = suiteFacts(suite);
+  const pockets = codename === 'sid' ? [''] : ['', '-updates', '-security'];
+  if (mirror !== undefined) {
+    const uri = checkMirror(mirror);
+    // the security archive is another tree, which a mirror of the main one does not promise to carry
+    return [source(uri, codename === 'sid' ? [codename] : [codename, `${codename}-updates`], ['main'])];
+  }
+  const debian = targets.filter(isDebian);
+  const byUri = new Map<string, { suites: Set<string>; components: Set<string> }>();
+  for (const pocket of pockets) {
+    for (const target of debian.filter((one) => pocketOf(one) === pocket)) {
+      const entry = byUri.get(target.uri) ?? { suites: new Set(), components: new Set() };
+      entry.suites.add(codename + pocket);
+      entry.components.add(target.component);
+      byUri.set(target.uri, entry);
+    }
+  }
+  if (!debian.some((one) => pocketOf(one) === '')) {
+    throw new UserError('mirror-unknown', "this machine's apt has no Debian mirror to build from", {
+      hint: 'name one: --mirror URL, or vm.base.mirror in buildkit.yaml',
+    });
+  }
+  return [...byUri].map(([uri, { suites, components }]) =>
+    source(uri, [...suites], components.has('main') ? ['main'] : [...components]),
+  );
+}
+
+function source(uri: string, suites: readonly string[], components: readonly string[]): AptSource {
+  return { types: ['deb'], uris: [uri], suites, components, signedBy: ARCHIVE_KEYRING };
+}
+
+function checkMirror(mirror: string): string {
+  if (!/^(https?|file):\/\/\S+$/.test(mirror)) {
+    throw new UserError('mirror-unknown', `'${mirror}' is no address of a mirror`, {
+      hint: 'write it like http://mirror.example/debian',
+    });
+  }
+  return mirror.endsWith('/') ? mirror : `${mirror}/`;
+}
+
+/** Before the first update apt knows no Origin: then the name of the suite decides. */
+function isDebian(target: IndexTarget): boolean {
+  if (target.origin !== '') return target.origin === 'Debian';
+  return [...suiteNames(), 'stable', 'oldstable', 'testing', 'unstable'].includes(target.release.split(/[-/]/, 1)[0]!);
+}
+
+/** `''`, `-updates`, `-security`; others (`-backports`) are not part of a plain machine. */
+function pocketOf(target: IndexTarget): string {
+  return /-.*$/.exec(target.codename || target.release)?.[0] ?? '';
+}
