@@ -109,12 +109,24 @@ export function debianRange(clauses: readonly Clause[]): DebianRange {
   const groups: (readonly Bound[])[] = [];
   const warnings: string[] = [];
   for (const clause of clauses) {
-    if (clause.operator === '===') warnings.push(`'===${clause.text}' compares texts; written as '==${clause.text}'`);
+    const limit = inexact(clause);
+    if (limit !== undefined) warnings.push(`'${clause.operator}${clause.text}' ${limit}`);
     for (const group of conjunction(intervals(clause))) {
       if (!groups.some((known) => JSON.stringify(known) === JSON.stringify(group))) groups.push(group);
     }
   }
   return { groups, warnings };
+}
+
+/** What the relations of a clause take beyond it: PEP 440 leaves single versions out that no short list of intervals can name. */
+function inexact({ operator, version, text }: Clause): string | undefined {
+  if (operator === '===') return `compares texts; it is taken as '==${text}'`;
+  if (operator === '>' && isPreRelease(version))
+    return 'also takes post-releases and local versions of pre-releases in Debian';
+  if (operator === '<' && version.post !== undefined && !isPreRelease(version)) {
+    return 'also takes developments of earlier post-releases in Debian';
+  }
+  return undefined;
 }
 
 /** A union of intervals, in ascending order, as AND of ORs: the outer bounds, and one OR for each gap. */
