@@ -26,6 +26,25 @@ async function machineSources(): Promise<AptSource[]> {
 
 /** bookworm's main Packages for amd64 (63,000 paragraphs, 50 MB), as a stream. Dispose of it, or await its end. */
 export async function openPackagesIndex(context: RunContext, folder: string): Promise<RunningProgram> {
+  const list = await downloadedList(context);
+  if (list !== undefined) return start(context, APT_HELPER, ['cat-file', list], { stdio: { stdin: 'ignore' } });
+  const file = join(folder, 'Packages.xz');
+  await run(context, APT_HELPER, ['download-file', `${await bookwormUrl()}/main/binary-amd64/Packages.xz`, file]);
+  return start(context, APT_HELPER, ['cat-file', file], { stdio: { stdin: 'ignore' } });
+}
+
+/** bookworm's InRelease. */
+export async function fetchRelease(context: RunContext, folder: string): Promise<Buffer> {
+  const list = await downloadedList(context);
+  const kept = list?.replace(/_main_binary-amd64_Packages.*$/, '_InRelease');
+  if (kept !== undefined && (await exists(kept))) return readFile(kept);
+  const file = join(folder, 'InRelease');
+  await run(context, APT_HELPER, ['download-file', `${await bookwormUrl()}/InRelease`, file]);
+  return readFile(file);
+}
+
+/** The Packages file that the last `apt-get update` left, if it is still there. */
+async function downloadedList(context: RunContext): Promise<string | undefined> {
   const { stdout } = await run(context, 'apt-get', [
     'indextargets',
     '--format=$(FILENAME)',
@@ -35,13 +54,13 @@ export async function openPackagesIndex(context: RunContext, folder: string): Pr
     'Architecture: amd64',
   ]);
   const file = stdout.split('\n')[0] ?? '';
-  if (file !== '' && (await exists(file)))
-    return start(context, APT_HELPER, ['cat-file', file], { stdio: { stdin: 'ignore' } });
+  return file !== '' && (await exists(file)) ? file : undefined;
+}
+
+async function bookwormUrl(): Promise<string> {
   const source = (await machineSources()).find(
     (each) => each.suites.includes('bookworm') && each.components.includes('main'),
   );
   if (source === undefined) throw new Error('apt on this machine has no source for bookworm main');
-  const base = `${source.uris[0]?.replace(/\/$/, '')}/dists/bookworm/main/binary-amd64`;
-  await run(context, APT_HELPER, ['download-file', `${base}/Packages.xz`, join(folder, 'Packages.xz')]);
-  return start(context, APT_HELPER, ['cat-file', join(folder, 'Packages.xz')], { stdio: { stdin: 'ignore' } });
+  return `${source.uris[0]?.replace(/\/$/, '')}/dists/bookworm`;
 }
