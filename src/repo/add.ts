@@ -19,7 +19,7 @@ import {
   type RepoHandle,
   scratchOf,
 } from './handle.ts';
-import { fileState, isInPool, poolPath, putStaged, stage, syncStaged } from './pool.ts';
+import { type FileState, fileState, isInPool, poolPath, putStaged, stage, syncStaged } from './pool.ts';
 import type { SuiteSettings } from './settings.ts';
 
 export interface AddOptions {
@@ -48,10 +48,12 @@ export interface AddResult {
   readonly refused: readonly Refusal[];
 }
 
+const COPIES_AT_ONCE = 8;
+
 interface Candidate {
   readonly path: string;
   /** Of the file when it was read. */
-  readonly state: string;
+  readonly state: FileState;
   readonly item: Omit<NewPackage, 'filename'>;
 }
 
@@ -72,12 +74,23 @@ export async function addPackages(
 ): Promise<AddResult> {
   const suite = findSuite(repo, suiteName);
   const component = findComponent(suite, options.component);
-  const read = await readCandidates(repo, suite, await packageFiles(paths));
-  if (options.dryRun) return settle(repo, suite, component, read, options, undefined);
+  const files = await packageFiles(paths);
+  if (options.dryRun) {
+    return settle(repo, suite, component, await readCandidates(repo, suite, files, async () => {}), options, undefined);
+  }
   await using scratch = await scratchOf(repo, 'add-');
-  const { staged, refused } = await stageNew(repo, read.candidates, scratch.path);
+  const stager = createStager(repo, scratch.path);
+  const read = await readCandidates(repo, suite, files, stager.take);
+  const staged = await stager.finish();
   using _ = await lockWrite(repo);
-  return settle(repo, suite, component, { ...read, refused: [...read.refused, ...refused] }, options, staged);
+  return settle(
+    repo,
+    suite,
+    component,
+    { ...read, refused: [...read.refused, ...staged.refused] },
+    options,
+    staged.files,
+  );
 }
 
 /** The files meant, each once: folders stand for every .deb and .udeb below them, in the order of their names. */
@@ -95,7 +108,7 @@ async function packageFiles(paths: readonly string[]): Promise<string[]> {
       .map((entry) => join(entry.parentPath, entry.name))
       .sort();
     if (found.length === 0) {
-      throw new UserError('no-packages', `there is no .deb file in '${given}'`, { file: path });
+      throw new UserError('no-packages', `there is no .deb file in '${given}'`);
     }
     for (const file of found) files.add(file);
   }
@@ -107,13 +120,19 @@ async function isFolder(path: string, given: string): Promise<boolean> {
     return (await stat(path)).isDirectory();
   } catch (cause) {
     if (errnoOf(cause) !== 'ENOENT' && errnoOf(cause) !== 'ENOTDIR') throw cause;
-    throw new UserError('no-such-file', `there is no file or folder '${given}'`, { file: path, cause });
+    throw new UserError('no-such-file', `there is no file or folder '${given}'`, { cause });
   }
 }
 
-async function readCandidates(repo: RepoHandle, suite: SuiteSettings, files: readonly string[]): Promise<Read> {
+/** @param onCandidate called with each good one as soon as it is read; awaited */
+async function readCandidates(
+  repo: RepoHandle,
+  suite: SuiteSettings,
+  files: readonly string[],
+  onCandidate: (candidate: Candidate) => Promise<void>,
+): Promise<Read> {
   const { readDebs } = await import('../deb/archive.ts');
-  const states = new Map<string, string>();
+  const states = new Map<string, FileState>();
   async function* noted(): AsyncGenerator<string> {
     for (const path of files) {
       states.set(path, await fileState(path));
@@ -128,7 +147,9 @@ async function readCandidates(repo: RepoHandle, suite: SuiteSettings, files: rea
       if ('error' in result) throw result.error;
       const item = admit(result.info.package, result.path.endsWith('.udeb') ? 'udeb' : 'deb');
       checkFits(item, suite, result.path);
-      candidates.push({ path: result.path, state: states.get(result.path)!, item });
+      const candidate = { path: result.path, state: states.get(result.path)!, item };
+      candidates.push(candidate);
+      await onCandidate(candidate);
     } catch (error) {
       refused.push(refusalOf(result.path, error));
     }
@@ -142,28 +163,51 @@ function refusalOf(file: string, error: unknown): Refusal {
   return { file, code: error.code, message: error.message, hint: error.hint };
 }
 
-/** Copies aside what the pool does not have, durably. */
-async function stageNew(
-  repo: RepoHandle,
-  candidates: readonly Candidate[],
-  folder: string,
-): Promise<{ staged: ReadonlyMap<Candidate, string>; refused: readonly Refusal[] }> {
-  const staged = new Map<Candidate, string>();
+interface Stager {
+  /** Begins to copy a file aside, unless the pool has it; returns when there is room for another. */
+  readonly take: (candidate: Candidate) => Promise<void>;
+  /** Resolves when all are copied and durable. */
+  readonly finish: () => Promise<{
+    readonly files: ReadonlyMap<Candidate, string>;
+    readonly refused: readonly Refusal[];
+  }>;
+}
+
+/** Copying goes on beside reading: creating files takes most of the time of a large add. */
+function createStager(repo: RepoHandle, folder: string): Stager {
+  const files = new Map<Candidate, string>();
   const refused: Refusal[] = [];
-  for (const [index, candidate] of candidates.entries()) {
-    repo.context.signal.throwIfAborted();
-    const known = repo.catalog.findPackage(candidate.item);
-    if (known && (known.sha256 !== candidate.item.sha256 || isInPool(repo.layout.public, known))) continue;
-    const path = join(folder, String(index));
+  const running = new Set<Promise<void>>();
+  let failure: { readonly error: unknown } | undefined;
+  let count = 0;
+  const copy = async (candidate: Candidate, path: string) => {
     try {
       await stage(candidate.path, path, candidate.state);
-      staged.set(candidate, path);
+      files.set(candidate, path);
     } catch (error) {
-      refused.push(refusalOf(candidate.path, error));
+      try {
+        refused.push(refusalOf(candidate.path, error));
+      } catch {
+        failure ??= { error };
+      }
     }
-  }
-  await syncStaged(repo.context, folder, [...staged.values()]);
-  return { staged, refused };
+  };
+  return {
+    async take(candidate) {
+      const known = repo.catalog.findPackage(candidate.item);
+      if (known && (known.sha256 !== candidate.item.sha256 || isInPool(repo.layout.public, known))) return;
+      count += 1;
+      const job = copy(candidate, join(folder, String(count))).finally(() => running.delete(job));
+      running.add(job);
+      if (running.size >= COPIES_AT_ONCE) await Promise.race(running);
+    },
+    async finish() {
+      await Promise.all(running);
+      if (failure) throw failure.error;
+      await syncStaged(repo.context, folder, [...files.values()]);
+      return { files, refused };
+    },
+  };
 }
 
 /** The one transaction of a call. `staged` undefined: only says what would happen. */

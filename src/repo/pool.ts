@@ -5,7 +5,7 @@
  * file or none.
  */
 import { existsSync, lstatSync, mkdirSync, renameSync } from 'node:fs';
-import { constants, copyFile, open, stat } from 'node:fs/promises';
+import { chmod, constants, copyFile, open, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { UserError } from '../core/errors.ts';
@@ -16,6 +16,7 @@ import type { NewPackage } from './catalog.ts';
 
 /** From this many files on, the whole file system is synced once instead of each file. */
 const SYNC_ALL_FROM = 16;
+const POOL_MODE = 0o644;
 
 /** `main/h/hello`, `main/libx/libxml2`: Debian's folders, four letters for libraries. */
 function poolFolder(component: string, source: string): string {
@@ -39,22 +40,28 @@ export function poolPath(
 }
 
 /** What tells that a file was changed: compared before it was read and after it was copied. */
-export async function fileState(path: string): Promise<string> {
-  const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
-  return [dev, ino, size, mtimeNs, ctimeNs].join(':');
+export interface FileState {
+  readonly identity: string;
+  readonly mode: number;
+}
+
+export async function fileState(path: string): Promise<FileState> {
+  const { dev, ino, size, mtimeNs, ctimeNs, mode } = await stat(path, { bigint: true });
+  return { identity: [dev, ino, size, mtimeNs, ctimeNs].join(':'), mode: Number(mode & 0o777n) };
 }
 
 /**
- * Copies a file aside; it shares no inode with the original, which its owner may change at any time.
+ * Copies a file aside, readable for everybody; it shares no inode with the original, which its owner may change at any time.
  * @throws UserError `file-changed` when it is no longer as `state` says
  */
-export async function stage(from: string, to: string, state: string): Promise<void> {
+export async function stage(from: string, to: string, state: FileState): Promise<void> {
   try {
     await copyFile(from, to, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
+    if (state.mode !== POOL_MODE) await chmod(to, POOL_MODE); // the copy has the mode of the original
   } catch (cause) {
     throw explainWriteError(cause, to);
   }
-  if ((await fileState(from)) !== state) {
+  if ((await fileState(from)).identity !== state.identity) {
     throw new UserError('file-changed', `'${from}' was changed while it was read`, {
       file: from,
       hint: 'wait until it is complete, then add it again',
@@ -62,21 +69,21 @@ export async function stage(from: string, to: string, state: string): Promise<vo
   }
 }
 
-/** Makes staged files durable and readable for everybody. */
+/** Makes staged files durable. */
 export async function syncStaged(context: Context, folder: string, files: readonly string[]): Promise<void> {
-  const each = files.length < SYNC_ALL_FROM;
+  if (files.length >= SYNC_ALL_FROM) {
+    const { run } = await import('../core/run.ts');
+    await run(context, 'sync', ['--file-system', folder]);
+    return;
+  }
   for (const path of files) {
     const file = await open(path, 'r+');
     try {
-      await file.chmod(0o644);
-      if (each) await file.sync();
+      await file.sync();
     } finally {
       await file.close();
     }
   }
-  if (each) return;
-  const { run } = await import('../core/run.ts');
-  await run(context, 'sync', ['--file-system', folder]);
 }
 
 /** Moves a staged file to its place. Called inside the transaction that catalogues it, hence not async. */

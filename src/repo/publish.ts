@@ -32,8 +32,8 @@ const MAX_AHEAD_SECONDS = 2;
 const CLOCK_TOLERANCE_SECONDS = 600;
 const WARN_KEY_DAYS = 30;
 
-export const KEY_FILE_ARMORED = 'archive-key.asc';
-export const KEY_FILE_BINARY = 'archive-key.gpg';
+const KEY_FILE_ARMORED = 'archive-key.asc';
+const KEY_FILE_BINARY = 'archive-key.gpg';
 
 export interface PublishOptions {
   /** Also when nothing changed. */

@@ -126,3 +126,11 @@ export function checkUrl(text: string): string {
 export function splitList(values: readonly string[]): string[] {
   return [...new Set(values.flatMap((value) => value.split(/[\s,]+/)).filter((word) => word !== ''))];
 }
+
+/** `14d`, `36h`, `2w`, `3m`, `1y` as whole days, at least one (a month has 30 days, a year 365). */
+export function daysOf(length: string): number {
+  const match = /^(\d+)([hdwmy])$/.exec(length);
+  if (!match) throw new UserError('bad-value', `'${length}' is no length of time`, { hint: "for example '14d'" });
+  const days = { h: 1 / 24, d: 1, w: 7, m: 30, y: 365 }[match[2] as 'h' | 'd' | 'w' | 'm' | 'y'];
+  return Math.max(1, Math.floor(Number(match[1]) * days));
+}
