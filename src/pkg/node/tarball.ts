@@ -33,8 +33,9 @@ export async function inspectTarball(source: AsyncIterable<Uint8Array>, name: st
     const flag = String.fromCharCode(block[156]!);
     if (flag === 'x' || flag === 'L') {
       if (size > MAX_PAX_BYTES) throw broken(name, `it has a header of ${formatBytes(size)}`);
-      const body = (await bytes.read(padded(size))).subarray(0, size);
-      if (body.length < size) throw broken(name, 'it is cut short');
+      const blocks = await bytes.read(padded(size));
+      if (blocks.length < padded(size)) throw broken(name, 'it is cut short');
+      const body = blocks.subarray(0, size);
       longName = (flag === 'x' ? paxPath(body) : body.toString('utf8').replace(/\0.*$/s, '')) ?? longName;
       continue;
     }
