@@ -99,7 +99,7 @@ function addContents(row: Row, cli: Cli): void {
         const { component, allOrNothing, dryRun } = options;
         const paths = files.map((file) => resolve(cx.cwd, file));
         const result = await repo.add(suite, paths, { component, allOrNothing, dryRun, who: userName(cx) });
-        return changed(cx, repo, [suite], options, addedOutput(cx, result, options));
+        return await changed(cx, repo, [suite], options, addedOutput(cx, result, options));
       }),
     );
 
@@ -111,7 +111,7 @@ function addContents(row: Row, cli: Cli): void {
         const { component, dryRun } = options;
         const removed = await repo.remove(suite, specs, { component, dryRun, who: userName(cx) });
         const text = packageLines(removed, dryRun ? 'would remove' : 'removed');
-        return changed(cx, repo, [suite], options, { data: { removed }, text });
+        return await changed(cx, repo, [suite], options, { data: { removed }, text });
       }),
     );
 
