@@ -67,8 +67,8 @@ export async function readInputs(words: readonly string[], cwd: string): Promise
     };
     for (const line of requirements) add(parseRequirement(line).name, parseRequirement(line).extras);
     for (const [index, project] of projects.entries())
-      add(parseWheelName(projectWheels[index]!).name.replace(/.*\//, ''), extras.get(project.folder) ?? []);
-    for (const wheel of wheels) add(parseWheelName(wheel.path).name.replace(/.*\//, ''), extras.get(wheel.path) ?? []);
+      add(parseWheelName(projectWheels[index]!).name, extras.get(project.folder) ?? []);
+    for (const wheel of wheels) add(parseWheelName(wheel.path).name, extras.get(wheel.path) ?? []);
     return asked;
   };
   return { projects, wheels, requirements, extras, askedExtras };

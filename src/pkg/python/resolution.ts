@@ -56,7 +56,7 @@ interface Kept {
 function wheelRequirement(wheel: Question['wheels'][number], extras: Question['extras']): string {
   const asked = extras.get(wheel.project?.folder ?? wheel.path) ?? [];
   if (asked.length === 0) return wheel.path;
-  const name = parseWheelName(wheel.path).name.replace(/.*\//, '');
+  const name = parseWheelName(wheel.path).name;
   return `${name}[${asked.join(',')}] @ ${pathToFileURL(wheel.path).href}`;
 }
 

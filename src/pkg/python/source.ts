@@ -3,7 +3,7 @@
  *
  * Secret: which cache entry stands for which source, and that what a download gives is what the resolution saw.
  */
-import { mkdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Context } from '../../core/context.ts';
@@ -144,7 +144,7 @@ async function buildInto(
     const source = await prepare(scratch.path);
     await buildWheel(context, pip, { source, folder, sourceDateEpoch, logFile, timeoutMs: BUILD_LIMIT_MS });
   } catch (error) {
-    throw error instanceof ToolError ? explainBuild(error, name, logFile) : error;
+    throw error instanceof ToolError ? await explainBuild(error, name, logFile) : error;
   }
   const [path] = await keepFiles(context, 'wheels', key, folder);
   if (path?.endsWith('.whl')) return path;
@@ -152,15 +152,22 @@ async function buildInto(
   throw new UserError('source-does-not-build', `the back end of '${name}' made no wheel`, { hint: `see ${logFile}` });
 }
 
-function explainBuild(error: ToolError, name: string, logFile: string): UserError {
-  const slow = error.code === 'tool-timeout';
-  const last = error.stderrTail
-    .trimEnd()
+async function explainBuild(error: ToolError, name: string, logFile: string): Promise<UserError> {
+  const hint = `the whole log: ${logFile}`;
+  if (error.code === 'tool-timeout') {
+    const what = `building '${name}' took longer than ${BUILD_LIMIT_MS / 60_000} minutes`;
+    return new UserError('source-does-not-build', what, { hint, cause: error });
+  }
+  const log = await readFile(logFile, 'utf8').catch(() => error.stderrTail);
+  // pip frames what the back end said; its own last words say nothing of the cause
+  const said = log.includes('[end of output]') ? log.slice(0, log.lastIndexOf('[end of output]')) : log;
+  const lines = said
     .split('\n')
-    .slice(-12)
-    .map((line) => `  ${line}`);
-  const what = slow
-    ? `building '${name}' took longer than ${BUILD_LIMIT_MS / 60_000} minutes`
-    : `'${name}' does not build:\n${last.join('\n')}`;
-  return new UserError('source-does-not-build', what, { hint: `the whole log: ${logFile}`, cause: error });
+    .map((line) => line.trimEnd())
+    .filter((line) => line !== '');
+  const last = lines.slice(-12).map((line) => `  ${line.replace(/^ {6}/, '')}`);
+  return new UserError('source-does-not-build', `'${name}' does not build:\n${last.join('\n')}`, {
+    hint,
+    cause: error,
+  });
 }

@@ -121,8 +121,9 @@ export function debianRange(clauses: readonly Clause[]): DebianRange {
 /** What the relations of a clause take beyond it: PEP 440 leaves single versions out that no short list of intervals can name. */
 function inexact({ operator, version, text }: Clause): string | undefined {
   if (operator === '===') return `compares texts; it is taken as '==${text}'`;
-  if (operator === '>' && isPreRelease(version))
-    return 'also takes post-releases and local versions of pre-releases in Debian';
+  if (operator === '>' && (isPreRelease(version) || version.post !== undefined)) {
+    return 'also takes local versions and post-releases of what comes between it and the release in Debian';
+  }
   if (operator === '<' && version.post !== undefined && !isPreRelease(version)) {
     return 'also takes developments of earlier post-releases in Debian';
   }

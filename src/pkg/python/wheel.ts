@@ -64,7 +64,7 @@ export interface Wheel extends Disposable {
  * @throws UserError `wheel-name`
  */
 export function parseWheelName(file: string): WheelTags {
-  const parts = file.endsWith('.whl') ? file.slice(0, -4).split('-') : [];
+  const parts = file.endsWith('.whl') ? basename(file, '.whl').split('-') : [];
   if (parts.length !== 5 && parts.length !== 6) {
     throw new UserError('wheel-name', `'${basename(file)}' is no name of a wheel`, {
       hint: 'wheels are called name-version-python-abi-platform.whl',

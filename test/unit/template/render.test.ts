@@ -49,7 +49,7 @@ describe('renderText', () => {
   });
 
   it.each(['nmae', 'constructor', '__proto__', 'toString'])('throws on the unknown name %s', (name) => {
-    expect(() => renderText(`<%= it.$(name) %>`, answers, 'f.txt')).toThrow(
+    expect(() => renderText(`<%= it.${name} %>`, answers, 'f.txt')).toThrow(
       expect.objectContaining({ code: 'template-unknown-name', file: 'f.txt' }),
     );
   });

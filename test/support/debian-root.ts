@@ -1,0 +1,67 @@
+/** A minimal Debian bookworm below a temporary folder, to install packages in for real. Made by mmdebstrap; needs root. */
+import { copyFile, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { type RunResult, run } from '../../src/core/run.ts';
+
+export interface DebianRoot extends AsyncDisposable {
+  readonly path: string;
+  /** Runs a shell text in it; throws unless it exits with 0. */
+  sh(text: string): Promise<RunResult>;
+  /** Copies files into its /tmp. @returns their names there */
+  bring(paths: readonly string[]): Promise<string[]>;
+  /** Every file and link, without what dpkg, logs and temporary folders hold. */
+  snapshot(): Promise<string[]>;
+}
+
+export async function createDebianRoot(suite: string, include: readonly string[]): Promise<DebianRoot> {
+  const path = await mkdtemp(join(tmpdir(), 'buildkit-root-'));
+  const targets = await run({}, 'apt-get', ['indextargets', '--format', '$(SITE) $(RELEASE)', 'Created-By: Packages']);
+  const mirror = targets.stdout
+    .split('\n')
+    .find((line) => /^\S+\/debian\/? \w+$/.test(line))
+    ?.split(' ')[0];
+  if (mirror === undefined) throw new Error('the apt configuration of this machine names no mirror of Debian');
+  const options = [
+    '--variant=minbase',
+    '--mode=root',
+    `--include=${include.join(',')}`,
+    '--format=directory',
+    '--skip=output/dev',
+  ];
+  await run({}, 'mmdebstrap', [...options, suite, path, mirror], { timeoutMs: 170_000 });
+  const sh = (text: string) =>
+    run({}, 'chroot', [path, '/bin/sh', '-ec', text], {
+      timeoutMs: 120_000,
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root' },
+    });
+  return {
+    path,
+    sh,
+    async bring(paths) {
+      for (const from of paths) await copyFile(from, join(path, 'tmp', basename(from)));
+      return paths.map((from) => `/tmp/${basename(from)}`);
+    },
+    async snapshot() {
+      const skipped = [
+        '/proc',
+        '/sys',
+        '/dev',
+        '/tmp',
+        '/run',
+        '/var/lib/dpkg',
+        '/var/log',
+        '/var/cache',
+        '/var/lib/systemd/deb-systemd-helper*',
+      ];
+      const prune = skipped.map((folder) => `-path '${folder}'`).join(' -o ');
+      const { stdout } = await sh(`find / -xdev \\( ${prune} \\) -prune -o -print`);
+      // adduser keeps the last version of what it changed
+      return stdout
+        .split('\n')
+        .filter((line) => line !== '' && !/^\/etc\/(passwd|group|shadow|gshadow)-$/.test(line))
+        .sort();
+    },
+    [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true, maxRetries: 3 }),
+  };
+}
