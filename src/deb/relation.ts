@@ -70,6 +70,8 @@ interface Offer {
   readonly candidate: Candidate;
   /** undefined: provided without a version. */
   readonly version: string | undefined;
+  /** Of a provided name: what follows its colon. */
+  readonly provided: false | { readonly qualifier: string | undefined };
 }
 
 const SUBSTVAR = '\\$\\{[A-Za-z0-9][A-Za-z0-9:_-]*\\}';
@@ -122,10 +124,13 @@ export function reduceRelations(groups: readonly RelationGroup[], options: Reduc
   return reduced.filter((group) => group.length > 0);
 }
 
-/** Leaves out what something else in the list says already: `a, a (>= 2), a | b` is `a (>= 2)`. */
+/**
+ * Leaves out what something else in the list says already: `a, a (>= 2), a | b` is `a (>= 2)`. Holds for every architecture and
+ * profile, so of relations with restrictions less can be left out: reduce them first where the architecture is known.
+ */
 export function simplifyRelations(groups: readonly RelationGroup[]): RelationGroup[] {
   const simpler = groups.map((group) =>
-    group.filter((relation, index) => !group.slice(0, index).some((earlier) => implies(relation, earlier))),
+    group.filter((relation, index) => !group.slice(0, index).some((earlier) => isNeedlessAfter(relation, earlier))),
   );
   return simpler.filter(
     (group, index) =>
@@ -136,16 +141,11 @@ export function simplifyRelations(groups: readonly RelationGroup[]): RelationGro
   );
 }
 
-/**
- * True when whatever satisfies `a` satisfies `b` too.
- */
+/** True when whatever satisfies `a` satisfies `b` too, restrictions aside. */
 export function implies(a: Relation, b: Relation): boolean {
   if (a.name !== b.name || a.qualifier !== b.qualifier) return false;
-  const restricted = a.architectures !== undefined || a.profiles !== undefined;
-  if (restricted && restrictions(a) !== restrictions(b)) return false;
   if (b.version === undefined) return true;
-  if (a.version === undefined) return false;
-  return versionImplies(a.version, b.version);
+  return a.version !== undefined && versionImplies(a.version, b.version);
 }
 
 /** Makes the table that `satisfiers` and `unsatisfied` look names up in. */
@@ -157,10 +157,16 @@ export function indexCandidates(candidates: Iterable<Candidate>): CandidateIndex
     else offers.push(offer);
   };
   for (const candidate of candidates) {
-    add(candidate.name, { candidate, version: candidate.version });
+    add(candidate.name, { candidate, version: candidate.version, provided: false });
     if (candidate.provides === undefined) continue;
     for (const [provided] of parseRelations(candidate.provides)) {
-      if (provided !== undefined) add(provided.name, { candidate, version: provided.version?.version });
+      // `=` is the only relation that Provides may have (Policy 7.5)
+      if (provided === undefined || (provided.version !== undefined && provided.version.operator !== '=')) continue;
+      add(provided.name, {
+        candidate,
+        version: provided.version?.version,
+        provided: { qualifier: provided.qualifier },
+      });
     }
   }
   return index;
@@ -169,8 +175,9 @@ export function indexCandidates(candidates: Iterable<Candidate>): CandidateIndex
 /** The packages that satisfy one alternative, by name or by what they provide; a version asks for a versioned Provides (Policy 7.5). */
 export function satisfiers(relation: Relation, index: CandidateIndex, options: SatisfyOptions = {}): Candidate[] {
   const found: Candidate[] = [];
-  for (const { candidate, version } of index.get(relation.name) ?? []) {
-    if (found.includes(candidate) || !architectureFits(relation.qualifier, candidate, options.architecture)) continue;
+  for (const offer of index.get(relation.name) ?? []) {
+    const { candidate, version } = offer;
+    if (found.includes(candidate) || !architectureFits(relation.qualifier, offer, options.architecture)) continue;
     if (relation.version === undefined || (version !== undefined && versionFits(version, relation.version)))
       found.push(candidate);
   }
@@ -367,12 +374,24 @@ function withoutRestrictions({ name, qualifier, version }: Relation): Relation {
   return { name, ...(qualifier === undefined ? {} : { qualifier }), ...(version === undefined ? {} : { version }) };
 }
 
+/** The restrictions as text; '' when there are none. */
 function restrictions({ architectures, profiles }: Relation): string {
   return formatRelation({ name: '', ...(architectures && { architectures }), ...(profiles && { profiles }) });
 }
 
+function isNeedlessAfter(relation: Relation, earlier: Relation): boolean {
+  const when = restrictions(earlier);
+  return (when === '' || when === restrictions(relation)) && implies(relation, earlier);
+}
+
+/** Where restrictions take an alternative of `b` away, the others remain and ask for something else: so it cannot be counted on. */
 function groupImplies(a: RelationGroup, b: RelationGroup): boolean {
-  return a.every((left) => b.some((right) => implies(left, right)));
+  const [whenA, whenB] = [new Set(a.map(restrictions)), new Set(b.map(restrictions))];
+  const together =
+    whenB.size === 1 && whenA.size === 1 && (whenA.has('') || whenA.symmetricDifference(whenB).size === 0);
+  if (!together && !(whenA.size === 1 && whenA.has(''))) return false;
+  const reliable = together ? b : b.filter((relation) => restrictions(relation) === '');
+  return a.every((left) => reliable.some((right) => implies(left, right)));
 }
 
 function versionImplies(a: VersionRestriction, b: VersionRestriction): boolean {
@@ -393,15 +412,23 @@ function versionImplies(a: VersionRestriction, b: VersionRestriction): boolean {
   }
 }
 
-/** Which architecture of a package will do (as Dpkg::Deps::KnownFacts; multiarch specification). */
-function architectureFits(qualifier: string | undefined, candidate: Candidate, wanted: string | undefined): boolean {
+/**
+ * Which architecture of a package will do: as Dpkg::Deps::KnownFacts; for what is provided as dpkg, where `name:any` is not
+ * satisfied by a plain `Provides: name`.
+ */
+function architectureFits(
+  qualifier: string | undefined,
+  { candidate, provided }: Offer,
+  wanted: string | undefined,
+): boolean {
   if (wanted === undefined) return true;
+  if (provided !== false && qualifier !== provided.qualifier) return false;
   const here = candidate.architecture === wanted || candidate.architecture === 'all' || wanted === 'all';
   switch (qualifier) {
     case undefined:
       return here || candidate.multiArch === 'foreign';
     case 'any':
-      return candidate.multiArch === 'allowed';
+      return provided !== false || candidate.multiArch === 'allowed';
     case 'native':
       return here && candidate.multiArch !== 'foreign';
     default:

@@ -55,6 +55,7 @@ const REQUIREMENTS: readonly Requirement[] = [
   { package: 'apt-utils', probe: { program: 'apt-ftparchive' }, needed: 'comparing indexes (tests)', since: 'test' },
   { package: 'gpgv', probe: { program: 'gpgv' }, needed: 'checking signatures (tests)', since: 'test' },
   { package: 'gpg', probe: { program: 'gpg' }, needed: 'checking keys (tests)', since: 'test' },
+  { package: 'gpg-agent', probe: { program: 'gpg-agent' }, needed: 'checking keys (tests)', since: 'test' },
   { package: 'lintian', probe: { program: 'lintian' }, needed: 'checking packages (tests)', since: 'test' },
   { package: 'zstd', probe: { program: 'zstd' }, needed: 'checking compression (tests)', since: 'test' },
   { package: 'iproute2', probe: { program: 'ip' }, needed: 'network namespaces (tests)', since: 'test' },
