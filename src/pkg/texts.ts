@@ -79,11 +79,11 @@ export function copyrightText(facts: CopyrightFacts): string {
   ].join('\n');
 }
 
-function oneLine(text: string): string {
+export function oneLine(text: string): string {
   return text.replaceAll(/[\s\u0000-\u001f\u007f]+/g, ' ').trim();
 }
 
-function copyrightLines(text: string): string[] {
+export function copyrightLines(text: string): string[] {
   return text
     .split(/\r?\n/)
     .map((line) => line.trim())
@@ -93,7 +93,7 @@ function copyrightLines(text: string): string[] {
 }
 
 /** A whole text that base-files has is left out; one that only speaks of such a licence gets the pointer added. */
-function licenceLines(text: string): string[] {
+export function licenceLines(text: string): string[] {
   const affero = /affero general public license/i.test(text);
   const common = affero
     ? undefined

@@ -29,7 +29,7 @@ import { isPackageName } from '../../deb/package.ts';
 const absolute = z.string().regex(/^\/[^\0\n]*[^/\0\n]$/, 'must be an absolute path, as installed');
 const inside = z.string().min(1);
 
-const toolSchema = z.strictObject({
+export const toolSchema = z.strictObject({
   package: z.string().refine(isPackageName, 'is no name that Debian can have').optional(),
   section: z
     .string()
