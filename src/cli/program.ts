@@ -61,7 +61,7 @@ function baseProgram(version: string): Command {
 }
 
 /** The first word of argv that is neither an option nor the value of a global option. */
-export function groupWord(argv: readonly string[]): string | undefined {
+function groupWord(argv: readonly string[]): string | undefined {
   for (let index = 0; index < argv.length; index += 1) {
     const word = argv[index]!;
     if (word === '-C' || word === '--directory' || word === '--state') index += 1;
