@@ -58,11 +58,11 @@ function readDynamic(bytes: Uint8Array): ElfNeeds | undefined {
     return address - segment.address + segment.offset;
   };
   const tags: [number, number][] = [];
-  const step = wide ? 16 : 8;
-  for (let at = dynamic.offset; at + step <= dynamic.offset + dynamic.size; at += step) {
+  const pair = wide ? 16 : 8;
+  for (let at = dynamic.offset; at + pair <= dynamic.offset + dynamic.size; at += pair) {
     const tag = word(at);
     if (tag === 0) break;
-    tags.push([tag, word(at + step / 2)]);
+    tags.push([tag, word(at + pair / 2)]);
   }
   const one = (tag: number) => tags.find(([key]) => key === tag)?.[1];
   const strings = one(DT.strtab);
@@ -82,10 +82,14 @@ function readDynamic(bytes: Uint8Array): ElfNeeds | undefined {
     let aux = at + u32(at + 8);
     for (let count = u16(at + 2); count > 0; count -= 1) {
       names.push(text(u32(aux + 8)));
-      aux += u32(aux + 12);
+      const step = u32(aux + 12);
+      if (step === 0) break; // the last one; also where the count lies
+      aux += step;
     }
     versions.set(text(u32(at + 4)), names);
-    at += u32(at + 12);
+    const step = u32(at + 12);
+    if (step === 0) break;
+    at += step;
   }
   const soname = one(DT.soname);
   return {
