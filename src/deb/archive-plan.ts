@@ -30,7 +30,8 @@ export interface ControlFile {
 }
 
 const MAX_PATH = 4096;
-const MAX_NAME = 255;
+/** The kernel takes 255 bytes; dpkg needs nine of them for '.dpkg-new' while it unpacks. */
+const MAX_NAME = 246;
 
 /**
  * All objects of data.tar in order: the root and every missing parent folder are added (0755, root's).
@@ -102,7 +103,7 @@ function pathProblem(path: string): string | undefined {
   for (const part of path.slice(1).split('/')) {
     if (part === '' || part === '.' || part === '..') return `it has a part '${part}'`;
     if (part.length > MAX_NAME / 4 && Buffer.byteLength(part) > MAX_NAME)
-      return `a part of it is longer than ${MAX_NAME} bytes`;
+      return `a part of it is longer than ${MAX_NAME} bytes, the most that dpkg can unpack`;
   }
   return undefined;
 }

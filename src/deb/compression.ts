@@ -4,8 +4,8 @@
  * Secret: which of them run in this process and which as a program, and with what settings, so that the bytes written depend
  * on content, kind and level alone, never on cores, environment or how the input was cut. Ruled by deb(5), xz(1), zstd(1).
  *
- * xz, bzip2 and lzma are programs. gzip is node:zlib. zstd is node:zlib for small content (no fork) and the program for
- * large: node's stream cannot use several threads, and stops after the first frame without an error.
+ * xz, bzip2 and lzma are programs, gzip is node:zlib. zstd is node:zlib too, but for compressing large content: node's stream
+ * cannot use several threads.
  */
 import { writeSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -26,7 +26,7 @@ import type { RunContext } from '../core/context.ts';
 import { errnoOf, ToolError, UserError } from '../core/errors.ts';
 import { start } from '../core/run.ts';
 import { xzContentSize } from './xz.ts';
-import { zstdFrames } from './zstd.ts';
+import { createZstdWalker } from './zstd.ts';
 
 /** What buildkit writes. */
 export type Compression = 'xz' | 'zstd' | 'gzip' | 'none';
@@ -63,8 +63,6 @@ const LEVELS: Readonly<Record<Compression, { readonly usual: number; readonly ma
 };
 /** Up to here zstd content is compressed in this process. Part of the format of what is written: not to be tuned per machine. */
 const ZSTD_IN_PROCESS = 4 * 1024 * 1024;
-/** Stored bytes up to which zstd is decompressed in this process. */
-const ZSTD_STORED_IN_PROCESS = 1024 * 1024;
 /**
  * xz splits the input into blocks of this size, each compressed on its own, so that several cores share the work. 8 MiB is the
  * dictionary of -6: measured against dpkg-deb's 24 MiB, 0.5 % larger, a fifth less memory, no idle core at the end.
@@ -279,7 +277,7 @@ export async function* decompress(
 ): AsyncGenerator<Uint8Array> {
   if (compression === 'none') yield* source;
   else if (compression === 'gzip') yield* gunzip(source, place);
-  else if (compression === 'zstd') yield* unzstdStream(context, source, place);
+  else if (compression === 'zstd') yield* unzstd(source, place);
   else yield* throughProgram(context, compression, source, place);
 }
 
@@ -297,67 +295,47 @@ async function* gunzip(source: AsyncIterable<Uint8Array>, place: Place): AsyncGe
   }
 }
 
-/** A small member without a fork: frame by frame, since node stops after the first. */
-async function* unzstdStream(
-  context: RunContext,
-  source: AsyncIterable<Uint8Array>,
-  place: Place,
-): AsyncGenerator<Uint8Array> {
-  const chunks = source[Symbol.asyncIterator]();
-  const held: Uint8Array[] = [];
-  let size = 0;
-  for (;;) {
-    const next = await chunks.next();
-    if (next.done) break;
-    held.push(Buffer.from(next.value));
-    size += next.value.length;
-    if (size <= ZSTD_STORED_IN_PROCESS) continue;
-    yield* throughProgram(context, 'zstd', continued(held, chunks), place);
-    return;
-  }
-  const frames = zstdFrames(Buffer.concat(held));
-  if (frames === undefined || frames.length === 0) throw broken(place, 'zstd');
+/** One frame and no more, as dpkg reads it. */
+async function* unzstd(source: AsyncIterable<Uint8Array>, place: Place): AsyncGenerator<Uint8Array> {
+  const stream = createZstdDecompress({ chunkSize: 256 * 1024 });
+  const feeding = pipeline(firstFrame(source, place), stream);
+  feeding.catch(() => {}); // reading the stream says the same
   try {
-    for (const frame of frames) {
-      const stream = createZstdDecompress({ chunkSize: 256 * 1024 });
-      stream.end(frame);
-      for await (const chunk of stream) yield chunk as Uint8Array;
-    }
+    for await (const chunk of stream) yield chunk as Uint8Array;
   } catch (cause) {
-    throw errnoOf(cause)?.startsWith('ZSTD_') ? broken(place, 'zstd', cause) : cause;
-  }
-}
-
-async function* continued(held: readonly Uint8Array[], rest: AsyncIterator<Uint8Array>): AsyncGenerator<Uint8Array> {
-  try {
-    yield* held;
-    for (let next = await rest.next(); !next.done; next = await rest.next()) yield next.value;
+    throw /^Z(STD)?_/.test(errnoOf(cause) ?? '') ? broken(place, 'zstd', cause) : cause;
   } finally {
-    await rest.return?.();
+    stream.destroy();
+    await feeding.catch(() => {}); // the source is at rest before its owner closes it
   }
 }
 
-function decompressorArgs(compression: 'xz' | 'zstd' | 'bzip2' | 'lzma'): [program: string, args: string[]] {
-  switch (compression) {
-    case 'zstd':
-      return ['zstd', ['--decompress', '--stdout', '--quiet', '--memory=512MB']];
-    case 'bzip2':
-      return ['bzip2', ['--decompress', '--stdout', '--quiet']];
-    default:
-      return [
-        'xz',
-        ['--decompress', '--stdout', '--quiet', `--format=${compression}`, '--threads=1', XZ_DECODE_MEMORY],
-      ];
+async function* firstFrame(source: AsyncIterable<Uint8Array>, place: Place): AsyncGenerator<Uint8Array> {
+  const walk = createZstdWalker();
+  for await (const chunk of source) {
+    if (walk(chunk) !== chunk.length) throw broken(place, 'zstd'); // no frame, or something after it
+    yield chunk;
   }
+}
+
+/** Of several xz streams dpkg reads the first; the last argument is for batches of our own making. */
+function decompressorArgs(
+  compression: 'xz' | 'bzip2' | 'lzma',
+  allStreams: boolean,
+): [program: string, args: string[]] {
+  if (compression === 'bzip2') return ['bzip2', ['--decompress', '--stdout', '--quiet']];
+  const format = [`--format=${compression}`, ...(allStreams ? [] : ['--single-stream'])];
+  return ['xz', ['--decompress', '--stdout', '--quiet', ...format, '--threads=1', XZ_DECODE_MEMORY]];
 }
 
 async function* throughProgram(
   context: RunContext,
-  compression: 'xz' | 'zstd' | 'bzip2' | 'lzma',
+  compression: 'xz' | 'bzip2' | 'lzma',
   source: AsyncIterable<Uint8Array>,
   place: Place,
+  allStreams = false,
 ): AsyncGenerator<Uint8Array> {
-  const [name, args] = decompressorArgs(compression);
+  const [name, args] = decompressorArgs(compression, allStreams);
   await using program = start(context, name, args, { env: PLAIN_XZ });
   const feeding = pipeline(source, program.stdin).then(
     () => undefined,
@@ -491,7 +469,7 @@ async function decodeXzTogether(
     yield Buffer.concat(jobs.map((job) => job.member.bytes));
   }
   try {
-    for await (const chunk of throughProgram(context, 'xz', packed(), place)) {
+    for await (const chunk of throughProgram(context, 'xz', packed(), place, true)) {
       if (filled + chunk.length > expected) return broken(place, 'xz');
       content.set(chunk, filled);
       filled += chunk.length;
@@ -509,7 +487,7 @@ function decompressMember(member: PackedMember, limit: number): Buffer | UserErr
     return bytes.length > limit ? tooLarge(place, limit) : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   try {
     if (compression === 'gzip') return gunzipSync(bytes, { maxOutputLength: limit });
-    if (compression === 'zstd') return unzstd(bytes, place, limit);
+    if (compression === 'zstd') return unzstdWhole(bytes, place, limit);
   } catch (cause) {
     if (errnoOf(cause) === 'ERR_BUFFER_TOO_LARGE') return tooLarge(place, limit);
     if (cause instanceof UserError) return cause;
@@ -519,17 +497,9 @@ function decompressMember(member: PackedMember, limit: number): Buffer | UserErr
   return new UserError('deb-broken', `${place.member}: dpkg does not take ${compression} here`, { file: place.file });
 }
 
-function unzstd(bytes: Uint8Array, place: Place, limit: number): Buffer {
-  const frames = zstdFrames(bytes);
-  if (frames === undefined || frames.length === 0) throw broken(place, 'zstd');
-  let room = limit;
-  const parts = frames.map((frame) => {
-    const part = zstdDecompressSync(frame, { maxOutputLength: Math.max(1, room) });
-    room -= part.length;
-    return part;
-  });
-  if (room < 0) throw tooLarge(place, limit);
-  return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+function unzstdWhole(bytes: Uint8Array, place: Place, limit: number): Buffer {
+  if (createZstdWalker()(bytes) !== bytes.length) throw broken(place, 'zstd');
+  return zstdDecompressSync(bytes, { maxOutputLength: limit });
 }
 
 function tooLarge(place: Place, limit: number): UserError {

@@ -14,46 +14,30 @@ const FOOTER_SIZE = 12;
 /** By check id, section 2.1.1.2. */
 const CHECK_SIZES = [0, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64] as const;
 
-/** Bytes that a whole .xz file decodes to; undefined when it is not exactly a sequence of well-formed streams. */
+/**
+ * Bytes that `file` decodes to; undefined when it is not exactly one well-formed stream. More than one, or padding, are not taken:
+ * dpkg reads the first stream only.
+ */
 export function xzContentSize(file: Uint8Array): number | undefined {
   const bytes = Buffer.from(file.buffer, file.byteOffset, file.length);
-  let end = bytes.length;
-  let total = 0;
-  while (end > 0) {
-    if (end % 4 !== 0) return undefined;
-    if (end < bytes.length && bytes.readUInt32LE(end - 4) === 0) {
-      end -= 4; // stream padding
-      continue;
-    }
-    const stream = readStream(bytes, end);
-    if (stream === undefined) return undefined;
-    total += stream.contentSize;
-    end = stream.start;
-    if (total > Number.MAX_SAFE_INTEGER) return undefined;
-  }
-  return bytes.length === 0 ? undefined : total;
-}
-
-/** The stream that ends at `end`. */
-function readStream(bytes: Buffer, end: number): { start: number; contentSize: number } | undefined {
-  if (end < HEADER_SIZE + FOOTER_SIZE || bytes.toString('latin1', end - 2, end) !== 'YZ') return undefined;
-  const indexSize = (bytes.readUInt32LE(end - 8) + 1) * 4;
-  const indexStart = end - FOOTER_SIZE - indexSize;
+  const end = bytes.length;
+  if (end < HEADER_SIZE + FOOTER_SIZE || bytes.compare(STREAM_MAGIC, 0, 6, 0, 6) !== 0) return undefined;
+  if (bytes.toString('latin1', end - 2) !== 'YZ') return undefined;
+  const flags = bytes[7]!;
+  if (bytes[6] !== 0 || flags >= CHECK_SIZES.length || bytes[end - 4] !== 0 || bytes[end - 3] !== flags)
+    return undefined;
+  const indexStart = end - FOOTER_SIZE - (bytes.readUInt32LE(end - 8) + 1) * 4;
   if (indexStart < HEADER_SIZE) return undefined;
+  let offset = HEADER_SIZE;
+  let contentSize = 0;
   const blocks = readIndex(bytes, indexStart, end - FOOTER_SIZE);
   if (blocks === undefined) return undefined;
-  const start = blocks.reduce((offset, block) => offset - roundUp4(block.unpaddedSize), indexStart) - HEADER_SIZE;
-  if (start < 0 || bytes.compare(STREAM_MAGIC, 0, 6, start, start + 6) !== 0) return undefined;
-  const flags = bytes[start + 7]!;
-  if (bytes[start + 6] !== 0 || flags > 15 || bytes[end - 4] !== 0 || bytes[end - 3] !== flags) return undefined;
-  let offset = start + HEADER_SIZE;
-  let contentSize = 0;
   for (const block of blocks) {
     if (!isBlock(bytes, offset, block.unpaddedSize, CHECK_SIZES[flags]!)) return undefined;
     offset += roundUp4(block.unpaddedSize);
     contentSize += block.contentSize;
   }
-  return { start, contentSize };
+  return offset === indexStart && contentSize <= Number.MAX_SAFE_INTEGER ? contentSize : undefined;
 }
 
 interface IndexRecord {

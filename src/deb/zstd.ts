@@ -1,46 +1,57 @@
 /**
- * The Zstandard container seen from outside: where each frame ends, without decoding any.
+ * The Zstandard container seen from outside: where the first frame ends, without decoding it.
  *
- * Secret: frame and block headers. Ruled by RFC 8878. Needed because node:zlib decodes the first frame of several, and drops
- * the others without a word.
+ * Secret: frame and block headers. Ruled by RFC 8878. Needed because dpkg reads one frame and no more, while node:zlib reads a
+ * second one or not depending on how the input was cut: what we see of a package must be what dpkg sees.
  */
 
 const FRAME_MAGIC = 0xfd2fb528;
-const SKIPPABLE_MAGIC = 0x184d2a50; // the last four bits are free
 
-/** The frames that hold content; undefined when `file` is not exactly a sequence of whole frames. */
-export function zstdFrames(file: Uint8Array): Uint8Array[] | undefined {
-  const view = new DataView(file.buffer, file.byteOffset, file.length);
-  const frames: Uint8Array[] = [];
-  let offset = 0;
-  while (offset < file.length) {
-    if (offset + 8 > file.length) return undefined;
-    const magic = view.getUint32(offset, true);
-    if ((magic & 0xfffffff0) >>> 0 === SKIPPABLE_MAGIC) {
-      offset += 8 + view.getUint32(offset + 4, true);
-      continue;
+/** Says of each piece, in order, how many of its bytes belong to the first frame; undefined when none starts there. */
+export type ZstdWalker = (piece: Uint8Array) => number | undefined;
+
+export function createZstdWalker(): ZstdWalker {
+  let header = Buffer.alloc(0); // of the frame or of a block, as far as it has come
+  let wanted = 5; // bytes of header before the next decision
+  let step: 'start' | 'block' | 'done' = 'start';
+  let skip = 0; // bytes of content before the next header
+  let checksum = 0;
+
+  /** A header is whole: what comes next. */
+  function decide(): boolean {
+    if (step === 'start') {
+      if (header.readUInt32LE(0) !== FRAME_MAGIC) return false;
+      const descriptor = header[4]!;
+      const isSingleSegment = (descriptor & 0x20) !== 0;
+      checksum = (descriptor & 4) !== 0 ? 4 : 0;
+      const sizeBytes = [isSingleSegment ? 1 : 0, 2, 4, 8][descriptor >> 6]!;
+      skip = (isSingleSegment ? 0 : 1) + [0, 1, 2, 4][descriptor & 3]! + sizeBytes;
+      step = 'block';
+    } else {
+      const block = header.readUIntLE(0, 3);
+      const isLast = (block & 1) !== 0;
+      const isRunLength = ((block >> 1) & 3) === 1;
+      skip = (isRunLength ? 1 : block >> 3) + (isLast ? checksum : 0);
+      step = isLast ? 'done' : 'block';
     }
-    const end = magic === FRAME_MAGIC ? frameEnd(view, offset) : undefined;
-    if (end === undefined) return undefined;
-    frames.push(file.subarray(offset, end));
-    offset = end;
+    header = Buffer.alloc(0);
+    wanted = 3;
+    return true;
   }
-  return offset === file.length ? frames : undefined;
-}
 
-function frameEnd(view: DataView, start: number): number | undefined {
-  const descriptor = view.getUint8(start + 4);
-  const isSingleSegment = (descriptor & 0x20) !== 0;
-  const contentSizeBytes = [isSingleSegment ? 1 : 0, 2, 4, 8][descriptor >> 6]!;
-  const dictionaryBytes = [0, 1, 2, 4][descriptor & 3]!;
-  let offset = start + 5 + (isSingleSegment ? 0 : 1) + dictionaryBytes + contentSizeBytes;
-  for (;;) {
-    if (offset + 3 > view.byteLength) return undefined;
-    const header = view.getUint16(offset, true) | (view.getUint8(offset + 2) << 16);
-    const isRunLength = ((header >> 1) & 3) === 1;
-    offset += 3 + (isRunLength ? 1 : header >> 3);
-    if ((header & 1) !== 0) break;
-  }
-  const end = offset + ((descriptor & 4) !== 0 ? 4 : 0);
-  return end <= view.byteLength ? end : undefined;
+  return (piece) => {
+    let offset = 0;
+    while (offset < piece.length) {
+      const skipped = Math.min(skip, piece.length - offset);
+      skip -= skipped;
+      offset += skipped;
+      if (skip > 0) break;
+      if (step === 'done') return offset;
+      const part = piece.subarray(offset, offset + wanted - header.length);
+      header = Buffer.concat([header, part]);
+      offset += part.length;
+      if (header.length === wanted && !decide()) return undefined;
+    }
+    return offset;
+  };
 }

@@ -94,8 +94,8 @@ describe('planData', () => {
     ['/a\nb', 'newline'],
     ['/a\0b', 'NUL'],
     ['/\ud800', 'Unicode'],
-    [`/${'x'.repeat(256)}`, '255 bytes'],
-    [`/${'é'.repeat(128)}`, '255 bytes'],
+    [`/${'x'.repeat(247)}`, '246 bytes'],
+    [`/${'é'.repeat(124)}`, '246 bytes'],
     [`/${'x/'.repeat(2100)}x`, '4096 bytes'],
   ])('refuses the path %j', (path, reason) => {
     expect(refusal(() => planData([file(path)], EPOCH))).toMatchObject({
