@@ -2,9 +2,10 @@
 /** deb822 on real data: dpkg's status file and a whole index of Debian's archive; dpkg-deb and debian-control as second opinions. */
 import { createReadStream } from 'node:fs';
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+// @ts-expect-error: it has no types
+import debianControl from 'debian-control';
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../../src/core/errors.ts';
 import { run } from '../../src/core/run.ts';
@@ -22,7 +23,7 @@ import { createWorld } from '../support/world.ts';
 type Values = Record<string, string | string[]>;
 
 /** debian-control 1.0.0, which reads well-formed paragraphs right but for blanks at the ends of lines. */
-const other: { parse(text: string): Values } = createRequire(import.meta.url)('debian-control');
+const other: { parse(text: string): Values } = debianControl;
 
 /** A paragraph as debian-control gives it. */
 function asOther(paragraph: Paragraph): Values {
