@@ -1,0 +1,132 @@
+/**
+ * The command line of QEMU for one machine (qemu-system(1)).
+ *
+ * Secret: which devices a machine has. All paths are relative to the machine's folder, in which QEMU starts: names of sockets
+ * may have only 107 bytes (unix(7)).
+ */
+import type { GuestNet } from './guest.ts';
+
+export type Accel = 'kvm' | 'tcg';
+
+/** A port of this machine that leads into the guest. */
+export interface Forward {
+  readonly protocol: 'tcp' | 'udp';
+  readonly address: string;
+  readonly hostPort: number;
+  readonly guestPort: number;
+}
+
+export type QemuNet =
+  | { readonly kind: 'user'; readonly mac: string; readonly forwards: readonly Forward[] }
+  | { readonly kind: 'tap'; readonly mac: string; readonly tap: string };
+
+export interface QemuPlan {
+  readonly name: string;
+  /** Marks the process: `/proc/PID/cmdline` with this UUID is this machine and no other. */
+  readonly uuid: string;
+  /** Debian's name. */
+  readonly architecture: string;
+  readonly accel: Accel;
+  readonly cpuModel?: string | undefined;
+  readonly memoryMiB: number;
+  readonly cpus: number;
+  readonly nets: readonly QemuNet[];
+  readonly kernel: string;
+  readonly initrd: string;
+  readonly kernelParameters: readonly string[];
+  /** Run apart from the program that starts it. */
+  readonly detached: boolean;
+  /** Writes to the disk may be lost when this machine loses power: right for what is thrown away. */
+  readonly unsafeCache: boolean;
+  /** Writes go to a temporary file and vanish at the end. */
+  readonly snapshot: boolean;
+  /** Added at the end, as they are. */
+  readonly extra: readonly string[];
+}
+
+/** Files in a machine's folder. */
+export const MACHINE_FILES = {
+  disk: 'disk.qcow2',
+  console: 'console.log',
+  consoleSocket: 'console.sock',
+  qmpSocket: 'qmp.sock',
+  pid: 'pid',
+  settings: 'settings',
+} as const;
+
+/** The user network of QEMU: addresses that never change (qemu-system(1), -netdev user). */
+export const USER_NET = { address: '10.0.2.15/24', gateway: '10.0.2.2', dns: '10.0.2.3' } as const;
+
+/** The user network's card as the guest is told of it. */
+export function userNet(mac: string): GuestNet {
+  return { mac, ...USER_NET };
+}
+
+/** The program that emulates `architecture`. */
+export function qemuProgram(architecture: string): string {
+  return architecture === 'arm64' ? 'qemu-system-aarch64' : 'qemu-system-x86_64';
+}
+
+/** @param cpu model for `-cpu`; QEMU's own choice when absent */
+export function accelArgs(accel: Accel, architecture: string, cpu?: string): string[] {
+  const model = cpu ?? (architecture === 'arm64' ? 'max' : undefined);
+  return [
+    ...['-machine', architecture === 'arm64' ? 'virt' : 'q35'],
+    ...['-accel', accel === 'kvm' ? 'kvm' : 'tcg,thread=multi'],
+    ...(model === undefined ? [] : ['-cpu', model]),
+  ];
+}
+
+export function qemuArgs(plan: QemuPlan): string[] {
+  const files = MACHINE_FILES;
+  const cache = plan.unsafeCache ? 'unsafe' : 'writeback';
+  return [
+    ...['-name', `buildkit-${option(plan.name)}`, '-uuid', plan.uuid],
+    ...['-nodefaults', '-no-user-config', '-display', 'none'],
+    ...accelArgs(plan.accel, plan.architecture, plan.cpuModel),
+    ...['-m', `${plan.memoryMiB}M`, '-smp', String(plan.cpus)],
+    ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
+    ...['-pidfile', files.pid],
+    ...['-chardev', `socket,id=qmp,path=${files.qmpSocket},server=on,wait=off`, '-mon', 'chardev=qmp,mode=control'],
+    '-chardev',
+    `socket,id=serial,path=${files.consoleSocket},server=on,wait=off,logfile=${files.console},logappend=on`,
+    ...['-serial', 'chardev:serial'],
+    ...['-device', 'virtio-rng-pci'],
+    '-drive',
+    // a full disk here stops the guest instead of feeding it errors; it goes on when there is room (QMP cont)
+    `if=none,id=disk,file=${files.disk},format=qcow2,cache=${cache},discard=unmap,werror=enospc,rerror=report`,
+    ...['-device', 'virtio-blk-pci,drive=disk,serial=root'],
+    ...plan.nets.flatMap(netArgs),
+    ...['-smbios', `type=11,path=${files.settings}`],
+    ...['-kernel', option(plan.kernel), '-initrd', option(plan.initrd), '-append', plan.kernelParameters.join(' ')],
+    ...(plan.snapshot ? ['-snapshot'] : []),
+    ...(plan.detached ? ['-daemonize'] : []),
+    ...plan.extra,
+  ];
+}
+
+function netArgs(net: QemuNet, index: number): string[] {
+  const id = `net${index}`;
+  const forwards = net.kind === 'user' ? net.forwards : [];
+  const backend =
+    net.kind === 'user'
+      ? // without a way out by IPv6 a guest that tries it first only loses time
+        [`user,id=${id},ipv6=off`, ...forwards.map(forwardOption)].join(',')
+      : `tap,id=${id},ifname=${option(net.tap)},script=no,downscript=no`;
+  // no boot from the network: its ROM costs a second
+  return ['-netdev', backend, '-device', `virtio-net-pci,netdev=${id},mac=${net.mac},romfile=`];
+}
+
+function forwardOption({ protocol, address, hostPort, guestPort }: Forward): string {
+  return `hostfwd=${protocol}:${address}:${hostPort}-:${guestPort}`;
+}
+
+/** QEMU ends an option's value at a comma; two commas mean one. */
+function option(value: string): string {
+  return value.replaceAll(',', ',,');
+}
+
+/** What QEMU's complaint about a port that another program has looks like. */
+export function isPortTaken(stderr: string): boolean {
+  return /Could not set up host forwarding rule|Address already in use/i.test(stderr);
+}

@@ -1,0 +1,437 @@
+/**
+ * A running machine: started, reached, stopped. A `Vm` exists only while its guest can be worked in.
+ *
+ * Secret: how a record on disk, a QEMU process, its control socket and an ssh connection become one thing.
+ */
+import { createReadStream, createWriteStream } from 'node:fs';
+import { mkdir, rename, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { basename, dirname, join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { Context } from '../core/context.ts';
+import { errnoOf, ToolError, UserError } from '../core/errors.ts';
+import { exists } from '../core/files.ts';
+import { formatDuration } from '../core/log.ts';
+import { type RunningProgram, shellQuote } from '../core/run.ts';
+import { type AccelChoice, chooseAccel, forgetAccel } from './accel.ts';
+import { type Base, verifyBase } from './base.ts';
+import { ConsoleWatch } from './console.ts';
+import { oemString } from './guest.ts';
+import { readKey, userKey } from './key.ts';
+import { connectQmp, launch } from './launch.ts';
+import {
+  createMachine,
+  forgetRun,
+  identify,
+  listVms,
+  lockMachine,
+  type MachineOptions,
+  type MachineRecord,
+  machineDir,
+  machinePid,
+  readMachine,
+  readRun,
+  removeHalfMade,
+  removeMachine,
+  writeRun,
+} from './machine.ts';
+import { signalProcess, waitUntil } from './process.ts';
+import { type Forward, isPortTaken, MACHINE_FILES, qemuArgs, qemuProgram, userNet } from './qemu.ts';
+import { Qmp } from './qmp.ts';
+import { type ExecOptions, type ExecResult, Ssh, type SshTarget } from './ssh.ts';
+import { DEFAULT_LIMITS, type WaitLimits, waitUntilReady } from './wait.ts';
+
+export interface StartOptions {
+  readonly limits?: Partial<WaitLimits> | undefined;
+  /** Ports of this machine to lead into the guest; ssh has one anyhow. */
+  readonly forwards?: readonly Forward[] | undefined;
+  /** Writes go to a temporary file and vanish at the end. */
+  readonly snapshot?: boolean | undefined;
+  /** Added to QEMU's command line as they are. */
+  readonly qemuOptions?: readonly string[] | undefined;
+  /** Added to the kernel's command line. */
+  readonly kernelParameters?: readonly string[] | undefined;
+}
+
+export interface VmSpec extends MachineOptions, StartOptions {}
+
+const SSH_GUEST_PORT = 22;
+const PORT_TRIES = 8;
+
+interface VmParts {
+  readonly context: Context;
+  readonly record: MachineRecord;
+  readonly sshPort: number;
+  readonly accel: 'kvm' | 'tcg';
+  readonly bootMs: number;
+  readonly ssh: Ssh;
+  /** What the disposal does to the machine itself. */
+  readonly release: () => Promise<void>;
+}
+
+/** A machine with a login. `await using` it: a throw-away machine vanishes with it, others go on running. */
+export class Vm implements AsyncDisposable {
+  readonly name: string;
+  readonly dir: string;
+  /** Of 127.0.0.1; leads to the guest's port 22. */
+  readonly sshPort: number;
+  readonly accel: 'kvm' | 'tcg';
+  /** From the start of QEMU until the guest could be worked in; 0 for one that ran already. */
+  readonly bootMs: number;
+  readonly consoleLog: string;
+  readonly #parts: VmParts;
+
+  constructor(parts: VmParts) {
+    this.#parts = parts;
+    this.name = parts.record.name;
+    this.dir = machineDir(parts.context, this.name);
+    this.sshPort = parts.sshPort;
+    this.accel = parts.accel;
+    this.bootMs = parts.bootMs;
+    this.consoleLog = join(this.dir, MACHINE_FILES.console);
+  }
+
+  /**
+   * Runs a program in the guest as root, without a shell.
+   * @throws ToolError `guest-timeout`, `guest-gone`
+   */
+  run(argv: readonly string[], options: ExecOptions = {}): Promise<ExecResult> {
+    const { context, ssh } = this.#parts;
+    context.log.detail(`${this.name}# ${shellQuote(argv)}`);
+    return ssh.exec(argv, { signal: context.signal, ...options });
+  }
+
+  /** Runs a program in the guest that must succeed. @throws ToolError `guest-command-failed` */
+  async must(argv: readonly string[], options: ExecOptions = {}): Promise<ExecResult> {
+    const result = await this.run(argv, options);
+    if (result.exitCode === 0) return result;
+    throw new ToolError('guest-command-failed', `a command in machine '${this.name}' failed with ${result.exitCode}`, {
+      command: shellQuote(argv),
+      status: result.exitCode,
+      stderrTail: result.stderr.slice(-4096),
+    });
+  }
+
+  /** Writes a text or bytes to a file of the guest, whole or not at all. */
+  async write(path: string, content: string | Uint8Array, mode = 0o644): Promise<void> {
+    await this.must(['sh', '-c', WRITE_SCRIPT, 'sh', path, mode.toString(8)], { stdin: content });
+  }
+
+  /**
+   * Copies a file into the guest, with its mode.
+   * @throws UserError `no-such-file`
+   */
+  async put(local: string, remote: string): Promise<void> {
+    const facts = await stat(local).catch((cause: unknown) => {
+      throw new UserError('no-such-file', `there is no file '${local}'`, { file: local, cause });
+    });
+    const target = remote.endsWith('/') ? remote + basename(local) : remote;
+    const mode = (facts.mode & 0o7777).toString(8);
+    await this.must(['sh', '-c', WRITE_SCRIPT, 'sh', target, mode], { stdin: createReadStream(local) });
+  }
+
+  /** Copies a file out of the guest, with its mode. @throws ToolError `guest-command-failed` */
+  async get(remote: string, local: string): Promise<void> {
+    const { stdout } = await this.must(['stat', '-L', '-c', '%a', '--', remote]);
+    const target = local.endsWith('/') ? local + basename(remote) : local;
+    await mkdir(dirname(target), { recursive: true });
+    const aside = `${target}.${process.pid}.tmp`;
+    const through = new PassThrough();
+    const written = pipeline(through, createWriteStream(aside, { mode: Number.parseInt(stdout, 8) }));
+    const copied = this.must(['cat', '--', remote], {
+      discard: true,
+      onOutput: (chunk, stream) => void (stream === 'stdout' && through.write(chunk)),
+    }).finally(() => through.end());
+    await Promise.all([copied, written]);
+    await rename(aside, target);
+  }
+
+  /** Leaves the machine; a throw-away one is destroyed. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#parts.ssh[Symbol.dispose]();
+    await this.#parts.release();
+  }
+}
+
+const WRITE_SCRIPT =
+  'd=$1.buildkit.$$; cat >"$d" && chmod "$2" "$d" && mv -f -- "$d" "$1" || { rm -f -- "$d"; exit 1; }';
+
+/**
+ * Makes a machine that belongs to this process, boots it and waits until it can be worked in. It vanishes with the returned
+ * value, and with this process whatever ends it.
+ * @throws UserError `base-unknown`, `vm-exists`; ToolError `vm-not-ready`, `vm-lost`
+ */
+export async function startVm(context: Context, spec: VmSpec): Promise<Vm> {
+  await collectGarbage(context);
+  const id = identify(spec.name ?? `tmp-${Math.random().toString(36).slice(2, 10)}`);
+  const record = await createMachine(context, id, spec, process.pid);
+  try {
+    return await bringUp(context, record, spec, false);
+  } catch (error) {
+    const console = join(machineDir(context, record.name), MACHINE_FILES.console);
+    const kept = await keepConsole(context, console, record.name);
+    await destroyVm(context, record.name);
+    throw kept === undefined ? error : withConsole(error, kept);
+  }
+}
+
+/** Saves the console of a machine that is about to vanish. */
+async function keepConsole(context: Context, path: string, name: string): Promise<string | undefined> {
+  if (!(await exists(path))) return undefined;
+  const kept = join(context.stateDir, 'vm', 'consoles', `${name}.log`);
+  await mkdir(dirname(kept), { recursive: true });
+  await rename(path, kept);
+  return kept;
+}
+
+function withConsole(error: unknown, logFile: string): unknown {
+  if (!(error instanceof ToolError)) return error;
+  const { message, code, command, stderrTail, status, cause } = error;
+  const hint = `the console of the machine is in ${logFile}`;
+  return new ToolError(code, message, { hint, command, stderrTail, status, cause, logFile });
+}
+
+/**
+ * Boots a machine of the list; it goes on when this process ends.
+ * @throws UserError `vm-unknown`, `vm-running`, `base-changed`; ToolError `vm-not-ready`, `vm-lost`
+ */
+export async function bootVm(context: Context, name: string, options: StartOptions = {}): Promise<Vm> {
+  const record = await readMachine(context, name);
+  using _lock = await lockMachine(context, record.name);
+  const pid = await machinePid(context, record);
+  if (pid !== undefined) {
+    throw new UserError('vm-running', `machine '${record.name}' runs already (process ${pid})`, {
+      hint: `enter it: buildkit vm ssh ${record.name}`,
+    });
+  }
+  return bringUp(context, record, options, true);
+}
+
+/**
+ * Logs in to a machine that runs.
+ * @throws UserError `vm-unknown`, `vm-not-running`
+ */
+export async function openVm(context: Context, name: string): Promise<Vm> {
+  const record = await readMachine(context, name);
+  const { running, target } = await sshTarget(context, record);
+  const ssh = await Ssh.connect(target, 60_000, context.signal);
+  return new Vm({ context, record, ssh, ...running, bootMs: 0, release: async () => {} });
+}
+
+/** How to reach a running machine. @throws UserError `vm-not-running` */
+export async function sshTarget(
+  context: Context,
+  record: MachineRecord,
+): Promise<{ target: SshTarget; running: { sshPort: number; accel: 'kvm' | 'tcg' }; keyFile: string }> {
+  const running = await readRun(context, record.name);
+  if (!running || (await machinePid(context, record)) === undefined) {
+    throw new UserError('vm-not-running', `machine '${record.name}' does not run`, {
+      hint: `start it: buildkit vm start ${record.name}`,
+    });
+  }
+  const key = await userKey(context);
+  const target = await makeTarget(context, record, running.sshPort, key.privateKey);
+  return { target, running: { sshPort: running.sshPort, accel: running.accel }, keyFile: key.privateKeyFile };
+}
+
+async function makeTarget(
+  context: Context,
+  record: MachineRecord,
+  port: number,
+  privateKey: string,
+): Promise<SshTarget> {
+  const hostKey = (await readKey(join(machineDir(context, record.name), 'hostkey'))).publicKey;
+  return { host: '127.0.0.1', port, user: 'root', privateKey, hostKey };
+}
+
+async function bringUp(context: Context, record: MachineRecord, options: StartOptions, detached: boolean): Promise<Vm> {
+  const { name } = record;
+  const dir = machineDir(context, name);
+  const base = await verifyBase(context, record.base.id, record.base.sha256);
+  const choice = await chooseAccel(context, record.accel, base);
+  const key = await userKey(context);
+  const hostKey = await readKey(join(dir, 'hostkey'));
+  const settings = oemString({
+    hostname: name,
+    authorizedKeys: [key.publicKey],
+    hostKey: hostKey.privateKey,
+    nets: [userNet(record.mac)],
+    hosts: ['10.0.2.2 host.buildkit'],
+  });
+  await writeFile(join(dir, MACHINE_FILES.settings), settings, { mode: 0o600 });
+  await startConsoleLog(dir);
+  const began = performance.now();
+  return context.log.step(`Boot machine '${name}' (${choice.accel})`, async () => {
+    const started = await startQemu(context, record, base, choice, options, detached);
+    try {
+      const target = await makeTarget(context, record, started.sshPort, key.privateKey);
+      using console = new ConsoleWatch(join(dir, MACHINE_FILES.console)).start();
+      await using qmp = await connectQmp(join(dir, MACHINE_FILES.qmpSocket), started.qemu, 20_000, context.signal);
+      const patient = { name, command: started.command, console, qmp, target, tellsReady: true };
+      const ssh = await waitUntilReady(context, patient, { ...DEFAULT_LIMITS, ...definedOnly(options.limits ?? {}) });
+      const bootMs = performance.now() - began;
+      context.log.detail(`machine '${name}' is ready after ${formatDuration(bootMs)}, ssh on port ${started.sshPort}`);
+      const release = detached ? async () => {} : () => dropThrowAway(context, name, started.qemu);
+      return new Vm({ context, record, sshPort: started.sshPort, accel: choice.accel, bootMs, ssh, release });
+    } catch (error) {
+      if (choice.accel === 'kvm') await forgetAccel(context);
+      await started.qemu?.[Symbol.asyncDispose]();
+      await killMachine(context, record);
+      await forgetRun(context, name);
+      throw error;
+    }
+  });
+}
+
+function definedOnly<T extends object>(values: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as never;
+}
+
+/** Keeps the console of the run before. */
+async function startConsoleLog(dir: string): Promise<void> {
+  const path = join(dir, MACHINE_FILES.console);
+  await rename(path, `${path}.1`).catch((error: unknown) => {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+  });
+  await writeFile(path, '', { mode: 0o600 });
+}
+
+interface Started {
+  /** Of a machine that belongs to this process. */
+  readonly qemu: RunningProgram | undefined;
+  readonly sshPort: number;
+  readonly command: string;
+}
+
+/** Picks a free port and lets QEMU take it; where another program was quicker, picks the next. */
+async function startQemu(
+  context: Context,
+  record: MachineRecord,
+  base: Base,
+  choice: AccelChoice,
+  options: StartOptions,
+  detached: boolean,
+): Promise<Started> {
+  const dir = machineDir(context, record.name);
+  const program = qemuProgram(record.architecture);
+  for (let tries = 1; ; tries += 1) {
+    const sshPort = await freePort();
+    const ssh: Forward = { protocol: 'tcp', address: '127.0.0.1', hostPort: sshPort, guestPort: SSH_GUEST_PORT };
+    const args = qemuArgs({
+      name: record.name,
+      uuid: record.uuid,
+      architecture: record.architecture,
+      accel: choice.accel,
+      cpuModel: choice.cpu,
+      memoryMiB: record.memoryMiB,
+      cpus: record.cpus,
+      nets: [{ kind: 'user', mac: record.mac, forwards: [ssh, ...(options.forwards ?? [])] }],
+      kernel: base.kernel,
+      initrd: base.initrd,
+      kernelParameters: [
+        `root=UUID=${base.rootUuid}`,
+        ...['rw', 'console=ttyS0', 'quiet'],
+        ...(options.kernelParameters ?? []),
+      ],
+      detached,
+      unsafeCache: record.owner !== undefined,
+      snapshot: options.snapshot ?? false,
+      extra: options.qemuOptions ?? [],
+    });
+    await writeRun(context, record.name, { sshPort, accel: choice.accel, started: context.now().toISOString() });
+    try {
+      const qemu = await launch(context, dir, program, args);
+      if (qemu) await settled(qemu);
+      return { qemu, sshPort, command: shellQuote([program, ...args]) };
+    } catch (error) {
+      await forgetRun(context, record.name);
+      const raced = error instanceof ToolError && isPortTaken(error.stderrTail) && !options.forwards?.length;
+      if (!raced || tries === PORT_TRIES) throw error;
+    }
+  }
+}
+
+/** A child that fails at once (a port in use, an unknown option) does so within this time. */
+async function settled(qemu: RunningProgram): Promise<void> {
+  await Promise.race([qemu.ended, new Promise((resolve) => setTimeout(resolve, 150))]);
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen({ host: '127.0.0.1', port: 0 }, () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+async function dropThrowAway(context: Context, name: string, qemu: RunningProgram | undefined): Promise<void> {
+  await qemu?.[Symbol.asyncDispose]();
+  await destroyVm({ ...context, signal: new AbortController().signal }, name);
+}
+
+/** How a machine was brought to its end. */
+export type StopMeans = 'not-running' | 'power-down' | 'quit' | 'kill';
+
+/**
+ * Stops a machine: power button (ACPI), after `timeoutMs` QEMU's quit, then a kill. Says which it took.
+ * @throws UserError `vm-unknown`
+ */
+export async function stopVm(context: Context, name: string, timeoutMs = 60_000): Promise<StopMeans> {
+  const record = await readMachine(context, name);
+  using _lock = await lockMachine(context, record.name);
+  if ((await machinePid(context, record)) === undefined) {
+    await forgetRun(context, record.name);
+    return 'not-running';
+  }
+  const means = await powerDown(context, record, timeoutMs);
+  await forgetRun(context, record.name);
+  return means;
+}
+
+async function powerDown(context: Context, record: MachineRecord, timeoutMs: number): Promise<StopMeans> {
+  const gone = async () => (await machinePid(context, record)) === undefined;
+  try {
+    await using qmp = await Qmp.connect(join(machineDir(context, record.name), MACHINE_FILES.qmpSocket));
+    if (timeoutMs > 0) {
+      await qmp.execute('system_powerdown');
+      if (await waitUntil(gone, timeoutMs)) return 'power-down';
+    }
+    await qmp.execute('quit').catch(() => {});
+    if (await waitUntil(gone, 10_000)) return 'quit';
+  } catch (error) {
+    if (await gone()) return 'power-down';
+    context.log.detail(`QEMU of '${record.name}' does not answer: ${(error as Error).message}`);
+  }
+  await killMachine(context, record);
+  return 'kill';
+}
+
+async function killMachine(context: Context, record: MachineRecord): Promise<void> {
+  const pid = await machinePid(context, record);
+  if (pid === undefined) return;
+  signalProcess(pid, 'SIGKILL');
+  await waitUntil(async () => (await machinePid(context, record)) === undefined, 10_000);
+}
+
+/**
+ * Ends a machine at once and removes all that it had.
+ * @throws UserError `vm-unknown`
+ */
+export async function destroyVm(context: Context, name: string): Promise<void> {
+  const record = await readMachine(context, name);
+  using _lock = await lockMachine(context, record.name);
+  await killMachine(context, record);
+  await removeMachine(context, record.name);
+}
+
+/** Removes what dead processes left: throw-away machines without an owner, half-made ones. Returns their names. */
+export async function collectGarbage(context: Context): Promise<string[]> {
+  const orphans = (await listVms(context)).filter((one) => one.throwAway && one.state === 'dead');
+  for (const { name } of orphans) await destroyVm(context, name);
+  const halfMade = await removeHalfMade(context);
+  return [...orphans.map(({ name }) => name), ...Array.from({ length: halfMade }, () => 'a half-made machine')];
+}
