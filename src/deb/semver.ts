@@ -67,6 +67,20 @@ export function isSemver(version: string): boolean {
   return tryRead(version) !== undefined;
 }
 
+/** True when npm takes `version` for `range`; false for what is no range. */
+export function satisfiesRange(version: string, range: string): boolean {
+  try {
+    return new rangeClass(range, { loose: true }).test(version);
+  } catch {
+    return false;
+  }
+}
+
+/** npm's order: -1 when `a` is the older one. */
+export function compareSemver(a: string, b: string): -1 | 0 | 1 {
+  return readVersion(a).compare(readVersion(b));
+}
+
 /** [from, below) in Debian versions; undefined: no bound on that side. */
 interface Interval {
   readonly from: string | undefined;

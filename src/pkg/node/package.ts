@@ -1,0 +1,152 @@
+/**
+ * One planned npm package as one Debian package: everything that `writeDeb` needs.
+ *
+ * Secret: which fields, scripts and documents Debian wants around the files (Policy 4, 5, 12; JavaScript policy).
+ */
+import type { DebEntry, DebSpec } from '../../deb/archive.ts';
+import { paragraph } from '../../deb/control.ts';
+import { formatRelations, parseRelations, type RelationGroup, simplifyRelations } from '../../deb/relation.ts';
+import { debianRelationsOfRange } from '../../deb/semver.ts';
+import type { SuiteFacts } from '../../deb/suites.ts';
+import type { ServiceFiles } from '../python/service.ts';
+import { maintainerScripts } from '../scripts.ts';
+import { sharedDepends } from '../shlibs.ts';
+import { changelogGz, description, synopsis } from '../texts.ts';
+import { type PackageCopyright, treeCopyright } from './copyright.ts';
+import type { FilledModule } from './layout.ts';
+import { homepageOf, textOf } from './manifest.ts';
+import type { PlannedNode } from './plan.ts';
+
+export interface NodeFacts {
+  readonly suite: SuiteFacts;
+  /** Debian architecture of the target. */
+  readonly architecture: string;
+  readonly maintainer: string;
+  readonly sourceDateEpoch: number;
+  /** 'npm:semver@7.8.6' or the project: said in the description. */
+  readonly source: string;
+  readonly service: ServiceFiles | undefined;
+}
+
+export interface NodePackage {
+  readonly name: string;
+  readonly version: string;
+  readonly architecture: string;
+  readonly spec: DebSpec;
+  readonly warnings: readonly string[];
+}
+
+/** @param filled the files of `planned.modules` */
+export function nodePackage(
+  planned: PlannedNode,
+  filled: readonly FilledModule[],
+  placed: readonly DebEntry[],
+  copyrights: readonly PackageCopyright[],
+  facts: NodeFacts,
+): NodePackage {
+  const files = filled.flatMap((one) => one.files);
+  const native = files.some((file) => file.native);
+  const architecture = native ? facts.architecture : 'all';
+  const { service, suite } = facts;
+  const shared = sharedDepends(
+    files.flatMap((file) => file.elf ?? []),
+    new Set(files.filter((file) => file.elf).map((file) => file.path.slice(file.path.lastIndexOf('/') + 1))),
+    suite.number,
+  );
+  const tied: RelationGroup[] = files.some((file) => file.tied)
+    ? debianRelationsOfRange('nodejs', `${suite.node}.x`).groups
+    : [];
+  const extra = [...shared.depends, ...(service?.user === undefined ? [] : ['adduser']), ...(service?.depends ?? [])];
+  const depends = simplifyRelations([...planned.depends, ...tied, ...parseRelations(extra.join(', '))]);
+  const { manifest } = planned.subject;
+  const control = paragraph([
+    ['Package', planned.debianName],
+    ['Version', planned.version],
+    ['Architecture', architecture],
+    ['Multi-Arch', native ? undefined : 'foreign'],
+    ['Maintainer', facts.maintainer],
+    ['Depends', formatRelations(depends)],
+    ['Section', service?.section ?? 'javascript'],
+    ['Priority', 'optional'],
+    ['Homepage', homepageOf(manifest)],
+    ['Description', describe(planned, facts)],
+  ]);
+  const scripts = maintainerScripts({
+    packageName: planned.debianName,
+    python: false,
+    user: service?.user,
+    units: service?.units ?? [],
+    stateDirs: service?.stateDirs ?? [],
+  });
+  const copyright = treeCopyright(planned.subject.name, homepageOf(manifest), copyrights);
+  const entries = [
+    ...placed,
+    ...docEntries(planned, facts, copyright),
+    ...(service?.entries ?? []),
+    ...(native ? [lintianOverrides(planned.debianName)] : []),
+  ];
+  const warnings = shared.unknown.map(
+    (name) => `${planned.debianName} uses '${name}', and buildkit knows no package that has it`,
+  );
+  return {
+    name: planned.debianName,
+    version: planned.version,
+    architecture,
+    spec: { control, scripts, entries },
+    warnings,
+  };
+}
+
+function describe(planned: PlannedNode, facts: NodeFacts): string {
+  const { name, version, manifest } = planned.subject;
+  const first = synopsis(textOf(manifest.description), `npm package ${name}`);
+  const others = planned.modules.length - 1;
+  const holds: Readonly<Record<PlannedNode['kind'], string>> = {
+    bundle: `This package holds the npm package ${name} ${version}${others > 0 ? ` and ${others} npm packages that it needs` : ''}`,
+    app: `This package makes the npm package ${name} ${version} available; what it needs are packages of their own`,
+    store: `This package holds the npm package ${name} ${version} where other packages find this version of it`,
+  };
+  return description(first, [
+    `${holds[planned.kind]}. It was built by buildkit from ${facts.source} for Debian ${facts.suite.number}.`,
+  ]);
+}
+
+function docEntries(planned: PlannedNode, facts: NodeFacts, copyright: string): DebEntry[] {
+  const folder = `/usr/share/doc/${planned.debianName}`;
+  const changelog = changelogGz({
+    package: planned.debianName,
+    version: planned.version,
+    suite: facts.suite.codename,
+    changes: [`Built by buildkit from ${facts.source}.`],
+    maintainer: facts.maintainer,
+    date: facts.sourceDateEpoch,
+  });
+  const file = (name: string, data: string | Uint8Array): DebEntry => ({
+    path: `${folder}/${name}`,
+    type: 'file',
+    mode: 0o644,
+    source: { data },
+  });
+  return [file('copyright', copyright), file('changelog.Debian.gz', changelog)];
+}
+
+/** Published programs are taken as they are: those of Go and Rust are linked statically and do not survive strip. */
+function lintianOverrides(name: string): DebEntry {
+  const tags = [
+    'unstripped-binary-or-object',
+    'statically-linked-binary',
+    'embedded-library',
+    'library-not-linked-against-libc',
+  ];
+  const lines = [
+    '# the programs and add-ons of a published npm package, unchanged',
+    ...tags.map((tag) => `${name}: ${tag} *`),
+    '',
+  ];
+  return {
+    path: `/usr/share/lintian/overrides/${name}`,
+    type: 'file',
+    mode: 0o644,
+    source: { data: lines.join('\n') },
+  };
+}

@@ -1,0 +1,171 @@
+/**
+ * A folder with a package.json: what it says of its Debian package, and a copy of it to resolve and unpack in.
+ *
+ * `"buildkit"` in package.json holds what a .deb has beside the JavaScript: its name, units, configuration files; the keys are those of
+ * `[tool.buildkit]` in pyproject.toml.
+ */
+import { createHash } from 'node:crypto';
+import { copyFile, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import type { Context } from '../../core/context.ts';
+import { errnoOf, ToolError, UserError } from '../../core/errors.ts';
+import { exists } from '../../core/files.ts';
+import { didYouMean } from '../../core/nearest.ts';
+import { run } from '../../core/run.ts';
+import { isSemver } from '../../deb/semver.ts';
+import { type ToolTable, toolSchema } from '../python/project.ts';
+import type { Manifest } from './arborist.ts';
+import { asTable, programsOf, textOf } from './manifest.ts';
+import { debianAppName, debianNodeName } from './names.ts';
+
+export interface NodeProject {
+  readonly folder: string;
+  readonly name: string;
+  readonly version: string;
+  readonly manifest: Manifest;
+  /** package.json byte for byte. */
+  readonly manifestText: string;
+  readonly tool: ToolTable;
+  readonly debianName: string;
+  /** Seconds since the epoch: of the last commit, else a fixed day. */
+  readonly date: number;
+}
+
+const LOCKS = ['npm-shrinkwrap.json', 'package-lock.json', 'yarn.lock'];
+
+/** A day for sources that name none: the content alone must decide the bytes. */
+export const NO_DATE = 1_451_606_400;
+
+/** True for a folder that npm could install from. */
+export async function isNodeProject(folder: string): Promise<boolean> {
+  return (await exists(join(folder, 'package.json'))) || (await exists(join(folder, 'package-lock.json')));
+}
+
+/**
+ * @throws UserError `package-json`, `package-json-value`, `npm-workspaces`, `debian-name`
+ */
+export async function readNodeProject(context: Context, folder: string): Promise<NodeProject> {
+  const file = join(folder, 'package.json');
+  const manifestText = await readManifestText(folder);
+  const manifest = parseManifest(manifestText, file);
+  const [name, version] = [textOf(manifest.name), textOf(manifest.version)];
+  const missing = name === '' ? 'name' : isSemver(version) ? undefined : 'version';
+  if (missing !== undefined) {
+    throw new UserError('package-json', `package.json has no ${missing} that a package could have`, {
+      file,
+      hint: 'a package needs both: "name": "hello", "version": "1.0.0"',
+    });
+  }
+  if (manifest.workspaces !== undefined) {
+    throw new UserError('npm-workspaces', `'${name}' is a workspace of several packages`, {
+      file,
+      hint: 'build the folder of one of them; what it needs of the others must be in a registry',
+    });
+  }
+  const tool = readTool(manifest, file);
+  const isApp = programsOf(name, manifest).size > 0 || tool.units.length > 0;
+  const debianName = tool.package ?? (isApp ? debianAppName(name) : debianNodeName(name));
+  return { folder, name, version, manifest, manifestText, tool, debianName, date: await dateOf(context, folder) };
+}
+
+/** A lock without its package.json holds enough of it. */
+async function readManifestText(folder: string): Promise<string> {
+  try {
+    return await readFile(join(folder, 'package.json'), 'utf8');
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+  }
+  const lockFile = join(folder, 'package-lock.json');
+  const root = asTable(asTable(parseManifest(await readFile(lockFile, 'utf8'), lockFile).packages)['']);
+  return `${JSON.stringify({ name: root.name, version: root.version ?? '0.0.0', ...root }, undefined, 2)}\n`;
+}
+
+function parseManifest(text: string, file: string): Manifest {
+  try {
+    const value: unknown = JSON.parse(text.replace(/^\uFEFF/, ''));
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Manifest;
+  } catch (cause) {
+    throw new UserError('package-json', `this is no JSON: ${(cause as Error).message}`, { file, cause });
+  }
+  throw new UserError('package-json', 'this is no object of JSON', { file });
+}
+
+function readTool(manifest: Manifest, file: string): ToolTable {
+  const parsed = toolSchema.safeParse(asTable(manifest.buildkit));
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0]!;
+  const unknown = issue.code === 'unrecognized_keys' ? issue.keys[0] : undefined;
+  const key = ['buildkit', ...issue.path.map(String), ...(unknown === undefined ? [] : [unknown])].join('.');
+  const message = unknown === undefined ? `'${key}' ${issue.message}` : `unknown key '${key}'`;
+  const hint = unknown === undefined ? undefined : didYouMean(unknown, Object.keys(toolSchema.shape));
+  throw new UserError('package-json-value', message, { file, hint });
+}
+
+async function dateOf(context: Context, folder: string): Promise<number> {
+  try {
+    const { stdout } = await run(context, 'git', ['-C', folder, 'log', '-1', '--format=%ct', '--', '.']);
+    return /^\d+$/.test(stdout.trim()) ? Number(stdout) : NO_DATE;
+  } catch (error) {
+    if (error instanceof ToolError) return NO_DATE; // no git, or no git tree
+    throw error;
+  }
+}
+
+/**
+ * Fills `target` with what `npm pack` would take, with a lock, and with a package.json to resolve from: without development
+ * dependencies, which nobody installs, and with `file:` dependencies that still lead where they led.
+ */
+export async function copyProject(
+  project: NodeProject,
+  target: string,
+  pack: (folder: string, target: string) => Promise<void>,
+): Promise<void> {
+  if (await exists(join(project.folder, 'package.json'))) await pack(project.folder, target);
+  else await mkdir(target, { recursive: true });
+  for (const lock of LOCKS) {
+    if (await exists(join(project.folder, lock))) await copyFile(join(project.folder, lock), join(target, lock));
+  }
+  const { devDependencies: _, ...kept } = project.manifest;
+  const dependencies = Object.fromEntries(
+    ['dependencies', 'optionalDependencies'].map((field) => [field, withAbsoluteFolders(project, kept[field])]),
+  );
+  await writeFile(join(target, 'package.json'), JSON.stringify({ ...kept, ...dependencies }));
+}
+
+function withAbsoluteFolders(project: NodeProject, dependencies: unknown): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(asTable(dependencies)).map(([name, spec]) => {
+      const path =
+        /^(?:file:|link:)?(\.{1,2}\/.*)$/.exec(textOf(spec))?.[1] ??
+        /^(?:file:|link:)([^/].*)$/.exec(textOf(spec))?.[1];
+      return [name, path === undefined ? spec : `file:${resolve(project.folder, path)}`];
+    }),
+  );
+}
+
+/** Puts the project's own package.json in place of the one that was resolved from, and takes the lock away. */
+export async function restoreProject(project: NodeProject, target: string): Promise<void> {
+  await writeFile(join(target, 'package.json'), project.manifestText);
+}
+
+/** Not part of the package: they say how it was resolved. */
+export function isLockFile(path: string): boolean {
+  return path === 'package-lock.json' || path === 'yarn.lock' || path === '.npmrc';
+}
+
+/** Digest of names and contents below `folder`, but for node_modules. */
+export async function digestTree(folder: string): Promise<string> {
+  const hash = createHash('sha256');
+  const visit = async (below: string): Promise<void> => {
+    const items = await readdir(join(folder, below), { withFileTypes: true });
+    for (const item of items.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+      const path = join(below, item.name);
+      if (item.isDirectory() && item.name !== 'node_modules') await visit(path);
+      if (!item.isFile()) continue;
+      const content = await readFile(join(folder, path));
+      hash.update(`${path}\0${content.length}\0`).update(content);
+    }
+  };
+  await visit('');
+  return hash.digest('hex');
+}
