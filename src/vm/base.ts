@@ -115,7 +115,7 @@ export async function buildBase(context: Context, request: BaseRequest): Promise
 }
 
 function reuse(context: Context, base: ListedBase): Base {
-  context.log.info(`base image ${base.id} of ${base.created.slice(0, 10)} is reused (${formatBytes(base.size)})`);
+  context.log.detail(`base image ${base.id} of ${base.created.slice(0, 10)} is reused (${formatBytes(base.size)})`);
   return base;
 }
 
