@@ -2,8 +2,9 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { AddResult } from '../repo/add.ts';
-import { type Cli, type CommandContext, type Output, table } from './command.ts';
+import type { Cli, CommandContext, Output } from './command.ts';
 import { addPassphraseOptions, type PassphraseOptions, passphraseSource } from './passphrase.ts';
+import { addGenerations, addHistory, addTransfers } from './repo-history.ts';
 import {
   addChangeOptions,
   type ChangeOptions,
@@ -16,6 +17,7 @@ import {
   type Row,
   userName,
 } from './repo-place.ts';
+import { addQueries } from './repo-queries.ts';
 
 export function addRepoCommands(program: Command, cli: Cli): void {
   const repo = program.command('repo').description('signed apt repositories');
@@ -26,8 +28,12 @@ export function addRepoCommands(program: Command, cli: Cli): void {
       .option('--repo <dir>', 'the repository; default: repo.dir of buildkit.yaml');
   addInit(row, cli);
   addContents(row, cli);
+  addQueries(row, cli);
   addPublish(row, cli);
   addClients(row, cli);
+  addTransfers(row, cli);
+  addHistory(row, cli);
+  addGenerations(row, cli);
 }
 
 interface InitOptions extends Place {
@@ -114,15 +120,6 @@ function addContents(row: Row, cli: Cli): void {
         return await changed(cx, repo, [suite], options, { data: { removed }, text });
       }),
     );
-
-  row('list [suite]', 'list what is in the suites, published or not').action(
-    cli.action(async (cx, suite: string | undefined, options: Place) => {
-      using repo = await openRepo(cx, options);
-      const found = repo.list(suite);
-      const rows = found.map((item) => [item.suite, item.component, item.name, item.version, item.architecture]);
-      return { data: found, text: table(rows) };
-    }),
-  );
 }
 
 function addedOutput(cx: CommandContext, result: AddResult, options: AddRowOptions): Output & { data: object } {

@@ -9,7 +9,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { BuildkitError, errnoOf, UserError } from '../core/errors.ts';
 import { admit, checkFits } from './admit.ts';
-import type { CatalogPackage, NewPackage } from './catalog.ts';
+import type { NewPackage } from './catalog.ts';
 import {
   factsOf,
   findComponent,
@@ -195,7 +195,7 @@ function createStager(repo: RepoHandle, folder: string): Stager {
   return {
     async take(candidate) {
       const known = repo.catalog.findPackage(candidate.item);
-      if (known && (known.sha256 !== candidate.item.sha256 || isInPool(repo.layout.public, known))) return;
+      if (known?.sha256 === candidate.item.sha256 && isInPool(repo.layout.public, known)) return;
       count += 1;
       const job = copy(candidate, join(folder, String(count))).finally(() => running.delete(job));
       running.add(job);
@@ -227,8 +227,10 @@ function settle(
     const unchanged: PackageFacts[] = [];
     let change: number | undefined;
     for (const candidate of accepted) {
-      const known = catalog.findPackage(candidate.item);
-      const filename = known?.filename ?? poolPath(component, candidate.item, (path) => catalog.isFilenameTaken(path));
+      const catalogued = catalog.findPackage(candidate.item);
+      const known = catalogued?.sha256 === candidate.item.sha256 ? catalogued : undefined;
+      const filename =
+        catalogued?.filename ?? poolPath(component, candidate.item, (path) => catalog.isFilenameTaken(path));
       const facts = factsOf(suite.name, component, { ...candidate.item, filename });
       if (staged && !(known && isInPool(layout.public, known))) {
         const stagedPath = staged.get(candidate);
@@ -248,7 +250,9 @@ function settle(
         suite: suite.name,
         component,
       });
-      catalog.addMember(change, suite.name, component, known ?? catalog.insertPackage({ ...candidate.item, filename }));
+      const item = { ...candidate.item, filename };
+      const fresh = () => (catalogued ? catalog.replacePackage(catalogued.id, item) : catalog.insertPackage(item));
+      catalog.addMember(change, suite.name, component, known ?? fresh());
     }
     return { added, unchanged, refused };
   });
@@ -274,8 +278,10 @@ function refuseOtherBytes(repo: RepoHandle, read: Read): { accepted: Candidate[]
     if (refusedFiles.has(candidate.path)) continue; // changed while it was copied
     const { kind, name, version, architecture, sha256 } = candidate.item;
     const identity = `${name}_${version}_${architecture}.${kind}`;
-    const known: Pick<CatalogPackage, 'sha256'> | undefined =
-      repo.catalog.findPackage(candidate.item) ?? first.get(identity)?.item;
+    const catalogued = repo.catalog.findPackage(candidate.item);
+    // removed before anybody could see it: its name is free again
+    const isFree = catalogued && catalogued.sha256 !== sha256 && repo.catalog.isReplaceable(catalogued.id);
+    const known = (isFree ? undefined : catalogued) ?? first.get(identity)?.item;
     if (known !== undefined && known.sha256 !== sha256) {
       refused.push({
         file: candidate.path,

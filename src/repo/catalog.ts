@@ -46,7 +46,12 @@ export interface Change {
   readonly at: string;
   readonly who: string;
   readonly action: string;
-  readonly detail: string;
+  readonly detail: unknown;
+}
+
+export interface CountedChange extends Change {
+  readonly added: number;
+  readonly removed: number;
 }
 
 export interface Generation {
@@ -87,6 +92,7 @@ const MIGRATIONS: readonly string[] = [
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, architecture TEXT NOT NULL,
     source TEXT NOT NULL, filename TEXT NOT NULL UNIQUE, size INTEGER NOT NULL,
     md5 TEXT NOT NULL, sha1 TEXT NOT NULL, sha256 TEXT NOT NULL, sha512 TEXT NOT NULL, control TEXT NOT NULL,
+    published INTEGER NOT NULL DEFAULT 0,
     UNIQUE (name, version, architecture, kind)
   ) STRICT;
   CREATE TABLE members (
@@ -237,23 +243,33 @@ export class Catalog implements Disposable {
     return { ...item, id: Number(row?.id) };
   }
 
-  /** Forgets a package that no generation ever held. Returns false when one may have, and leaves it. */
-  forgetPackage(id: number): boolean {
-    const members = this.#db.all('SELECT suite, added, removed FROM members WHERE package = ?', id);
-    if (members.some((row) => row.removed === null)) return false;
-    const published = members.some(
-      (row) =>
-        this.#db.get(
-          'SELECT 1 FROM generations WHERE suite = ? AND change >= ? AND change < ?',
-          row.suite as string,
-          row.added as number,
-          row.removed as number,
-        ) !== undefined,
+  /** True for a package that is in no suite and that no generation ever held. Any other stands for its bytes for ever. */
+  isReplaceable(id: number): boolean {
+    return (
+      this.#db.get(
+        `SELECT 1 FROM packages p WHERE id = ? AND published = 0
+           AND NOT EXISTS (SELECT 1 FROM members m WHERE m.package = p.id AND m.removed IS NULL)`,
+        id,
+      ) !== undefined
     );
-    if (published) return false;
-    this.#db.run('DELETE FROM members WHERE package = ?', id);
-    this.#db.run('DELETE FROM packages WHERE id = ?', id);
-    return true;
+  }
+
+  /** Gives a replaceable package other bytes. It keeps its id: what notices changed names still sees when it came and went. */
+  replacePackage(id: number, item: NewPackage): CatalogPackage {
+    this.#db.run(
+      `UPDATE packages SET source = ?, filename = ?, size = ?, md5 = ?, sha1 = ?, sha256 = ?, sha512 = ?, control = ?
+       WHERE id = ?`,
+      item.source,
+      item.filename,
+      item.size,
+      item.md5,
+      item.sha1,
+      item.sha256,
+      item.sha512,
+      item.control,
+      id,
+    );
+    return { ...item, id };
   }
 
   isMember(suite: string, component: string, item: CatalogPackage): boolean {
@@ -305,9 +321,80 @@ export class Catalog implements Disposable {
       filter.suite ?? null,
       filter.name ?? null,
     );
-    for (const row of rows) {
-      yield { suite: String(row.member_suite), component: String(row.member_component), package: packageOf(row) };
-    }
+    for (const row of rows) yield memberOf(row);
+  }
+
+  /** What was in a suite right after `change`. */
+  *membersAt(suite: string, change: number): Generator<Member> {
+    const rows = this.#db.iterate(
+      `SELECT m.suite AS member_suite, m.component AS member_component, ${PACKAGE_COLUMNS}
+       FROM members m JOIN packages p ON p.id = m.package
+       WHERE m.suite = ? AND m.added <= ? AND (m.removed IS NULL OR m.removed > ?)
+       ORDER BY m.component, m.kind, m.name, m.id`,
+      suite,
+      change,
+      change,
+    );
+    for (const row of rows) yield memberOf(row);
+  }
+
+  /** Newest first, with how many packages each put into suites and took out. */
+  changes(filter: { suite?: string | undefined; limit?: number | undefined } = {}): CountedChange[] {
+    return this.#db
+      .all(
+        `SELECT c.id, c.at, c.who, c.action, c.detail,
+           (SELECT count(*) FROM members m WHERE m.added = c.id) AS added,
+           (SELECT count(*) FROM members m WHERE m.removed = c.id) AS removed
+         FROM changes c
+         WHERE ?1 IS NULL OR EXISTS (SELECT 1 FROM members m WHERE (m.added = c.id OR m.removed = c.id) AND m.suite = ?1)
+         ORDER BY c.id DESC LIMIT ?2`,
+        filter.suite ?? null,
+        filter.limit ?? -1,
+      )
+      .map((row) => ({ ...changeOf(row), added: Number(row.added), removed: Number(row.removed) }));
+  }
+
+  findChange(id: number): Change | undefined {
+    const row = this.#db.get('SELECT id, at, who, action, detail FROM changes WHERE id = ?', id);
+    return row && changeOf(row);
+  }
+
+  /** What a change put into suites and took out of them. */
+  effectsOf(change: number): { readonly added: readonly Member[]; readonly removed: readonly Member[] } {
+    const rows = (column: 'added' | 'removed') =>
+      this.#db
+        .all(
+          `SELECT m.suite AS member_suite, m.component AS member_component, ${PACKAGE_COLUMNS}
+           FROM members m JOIN packages p ON p.id = m.package WHERE m.${column} = ? ORDER BY m.id`,
+          change,
+        )
+        .map(memberOf);
+    return { added: rows('added'), removed: rows('removed') };
+  }
+
+  /** When each package came into a suite where it still is: ISO 8601 by package id. */
+  memberDates(suite: string): ReadonlyMap<number, string> {
+    const rows = this.#db.all(
+      'SELECT m.package, c.at FROM members m JOIN changes c ON c.id = m.added WHERE m.suite = ? AND m.removed IS NULL',
+      suite,
+    );
+    return new Map(rows.map((row) => [Number(row.package), String(row.at)]));
+  }
+
+  /** Packages that are in no suite now and in none of these generations: nobody can ask for their files. */
+  unreferencedPackages(kept: readonly Pick<Generation, 'suite' | 'change'>[]): CatalogPackage[] {
+    const states = JSON.stringify(kept.map(({ suite, change }) => ({ suite, change })));
+    return this.#db
+      .all(
+        `SELECT ${PACKAGE_COLUMNS} FROM packages p
+         WHERE NOT EXISTS (SELECT 1 FROM members m WHERE m.package = p.id AND m.removed IS NULL)
+           AND NOT EXISTS (
+             SELECT 1 FROM members m JOIN json_each(?) g ON m.suite = g.value ->> 'suite'
+             WHERE m.package = p.id AND m.added <= g.value ->> 'change' AND m.removed > g.value ->> 'change')
+         ORDER BY p.filename`,
+        states,
+      )
+      .map(packageOf);
   }
 
   countMembers(suite: string): number {
@@ -403,7 +490,17 @@ export class Catalog implements Disposable {
     );
   }
 
+  /** Clients see it: from now on its packages are what they are. */
   settleGeneration(suite: string, id: string): void {
+    this.#db.run(
+      `UPDATE packages SET published = 1 WHERE published = 0 AND id IN (
+         SELECT m.package FROM members m JOIN generations g ON g.suite = m.suite AND g.id = ?2
+         WHERE m.suite = ?1 AND m.added <= g.change AND (m.removed IS NULL OR m.removed > g.change)
+           AND m.added > coalesce(
+             (SELECT max(change) FROM generations b WHERE b.suite = ?1 AND b.settled = 1 AND b.id < ?2), 0))`,
+      suite,
+      id,
+    );
     this.#db.run('UPDATE generations SET settled = 1 WHERE suite = ? AND id = ?', suite, id);
   }
 
@@ -412,9 +509,32 @@ export class Catalog implements Disposable {
     return this.#db.all('SELECT * FROM generations WHERE settled = 0').map(generationOf);
   }
 
+  findGeneration(suite: string, id: string): Generation | undefined {
+    const row = this.#db.get('SELECT * FROM generations WHERE settled = 1 AND suite = ? AND id = ?', suite, id);
+    return row && generationOf(row);
+  }
+
+  pinGeneration(suite: string, id: string, pinned: boolean): void {
+    this.#db.run('UPDATE generations SET pinned = ? WHERE suite = ? AND id = ?', pinned ? 1 : 0, suite, id);
+  }
+
   dropGeneration(suite: string, id: string): void {
     this.#db.run('DELETE FROM generations WHERE suite = ? AND id = ?', suite, id);
   }
+}
+
+function memberOf(row: SqlRow): Member {
+  return { suite: String(row.member_suite), component: String(row.member_component), package: packageOf(row) };
+}
+
+function changeOf(row: SqlRow): Change {
+  return {
+    id: Number(row.id),
+    at: String(row.at),
+    who: String(row.who),
+    action: String(row.action),
+    detail: JSON.parse(String(row.detail)) as unknown,
+  };
 }
 
 function packageOf(row: SqlRow): CatalogPackage {

@@ -5,11 +5,26 @@ import type { Context } from '../core/context.ts';
 import { UserError } from '../core/errors.ts';
 import { explainWriteError } from '../core/files.ts';
 import type { AddOptions, AddResult } from './add.ts';
-import { Catalog } from './catalog.ts';
+import { Catalog, type CountedChange, type Member } from './catalog.ts';
+import type { Garbage } from './gc.ts';
 import { factsOfMember, findSuite, lockWrite, type PackageFacts, type RepoHandle } from './handle.ts';
+import {
+  type ChangeRequest,
+  diffGenerations,
+  type GenerationFacts,
+  listChanges,
+  listGenerations,
+  pinGeneration,
+  rollBack,
+  type SuiteDifference,
+  undoChange,
+} from './history.ts';
 import { KeyStore } from './keys.ts';
 import { layoutOf } from './layout.ts';
+import type { TransferRequest, TransferResult, TransferVerb } from './promote.ts';
 import type { PublishedSuite, PublishOptions, SourcesOptions } from './publish.ts';
+import type { PackageFilter } from './query.ts';
+import type { RetainRequest } from './retain.ts';
 import {
   checkRepository,
   checkSuite,
@@ -114,10 +129,67 @@ export class Repo implements Disposable {
     return removePackages(this.#handle, suite, specs, options);
   }
 
-  /** What is in one suite, or in all, published or not. */
-  list(suiteName?: string): PackageFacts[] {
+  /** What is in one suite, or in all, published or not; all of it, or what a filter means. */
+  list(suiteName?: string, filter?: PackageFilter): PackageFacts[] {
+    return [...this.members(suiteName, filter)].map(factsOfMember);
+  }
+
+  /** Like `list`, with the control file of each. */
+  *members(suiteName?: string, filter?: PackageFilter): Generator<Member> {
     const suite = suiteName === undefined ? undefined : findSuite(this.#handle, suiteName).name;
-    return [...this.#handle.catalog.members({ suite })].map(factsOfMember);
+    for (const member of this.#handle.catalog.members({ suite })) if (filter?.(member) ?? true) yield member;
+  }
+
+  /** The same bytes in another suite; see promote.ts for what the verbs mean. */
+  async transfer(verb: TransferVerb, request: TransferRequest): Promise<TransferResult> {
+    const { transfer } = await import('./promote.ts');
+    using _ = await lockWrite(this.#handle);
+    return transfer(this.#handle, verb, request);
+  }
+
+  /** Takes old versions out of a suite. */
+  async retain(suite: string, request: RetainRequest): Promise<SuiteDifference> {
+    const { retain } = await import('./retain.ts');
+    using _ = await lockWrite(this.#handle);
+    return retain(this.#handle, suite, request);
+  }
+
+  /** What was changed, by whom and when, newest first. */
+  history(suite?: string, limit = 50): CountedChange[] {
+    return listChanges(this.#handle, suite, limit);
+  }
+
+  /** Takes one change back; default: the latest. */
+  async undo(change?: number, request: ChangeRequest = {}): Promise<SuiteDifference & { readonly undone: number }> {
+    using _ = await lockWrite(this.#handle);
+    return undoChange(this.#handle, change, request);
+  }
+
+  /** Newest first. */
+  generations(suite?: string): GenerationFacts[] {
+    return listGenerations(this.#handle, suite);
+  }
+
+  /** What happened between two generations; without the second: up to now, published or not. */
+  diff(suite: string, from: string, to?: string): SuiteDifference {
+    return diffGenerations(this.#handle, suite, from, to);
+  }
+
+  /** Makes a suite what it was in a generation; `publish` shows it to clients. */
+  async rollBack(suite: string, generation: string, request: ChangeRequest = {}): Promise<SuiteDifference> {
+    using _ = await lockWrite(this.#handle);
+    return rollBack(this.#handle, suite, generation, request);
+  }
+
+  /** Keeps a generation for ever, or no longer. */
+  pin(suite: string, generation: string, pinned: boolean): GenerationFacts {
+    return pinGeneration(this.#handle, suite, generation, pinned);
+  }
+
+  /** Removes what nobody can ask for any more. */
+  async collectGarbage(options: { readonly dryRun?: boolean | undefined } = {}): Promise<Garbage> {
+    const { collectGarbage } = await import('./gc.ts');
+    return collectGarbage(this.#handle, options);
   }
 
   /** Makes what is in the suites (all of them, or those named) visible to clients. */

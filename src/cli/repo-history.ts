@@ -1,0 +1,195 @@
+/** `buildkit repo`: between suites, and back in time. */
+import { resolve } from 'node:path';
+import { formatBytes } from '../core/log.ts';
+import type { SuiteDifference } from '../repo/history.ts';
+import type { TransferVerb } from '../repo/promote.ts';
+import { type Cli, table } from './command.ts';
+import {
+  addChangeOptions,
+  type ChangeOptions,
+  changed,
+  openRepo,
+  type Place,
+  packageLines,
+  type Row,
+  userName,
+} from './repo-place.ts';
+
+interface TransferOptions extends ChangeOptions {
+  readonly component?: string;
+  readonly base?: string[];
+  readonly force?: boolean;
+}
+
+const VERBS: Readonly<Record<TransferVerb, string>> = {
+  copy: 'put packages of one suite into another, the same bytes',
+  move: 'like copy, and take them out of the first',
+  promote: 'make packages in the second suite what they are in the first: other versions go',
+};
+
+export function addTransfers(row: Row, cli: Cli): void {
+  for (const [verb, description] of Object.entries(VERBS) as [TransferVerb, string][]) {
+    addChangeOptions(row(`${verb} <from> <to> [filter...]`, description))
+      .option('--component <name>', 'into this section; default: the section of the same name')
+      .option(
+        '--base <files...>',
+        'Packages indexes of the distribution: dependencies must be met there or in the suite',
+      )
+      .option('--force', 'also when something could not be installed')
+      .action(
+        cli.action(async (cx, from: string, to: string, words: string[], options: TransferOptions) => {
+          using repo = await openRepo(cx, options);
+          const [{ parseFilter }, { readBase }] = await Promise.all([
+            import('../repo/query.ts'),
+            import('../repo/base.ts'),
+          ]);
+          const { component, dryRun, force } = options;
+          const filter = words.length === 0 ? undefined : parseFilter(words.join(' | '));
+          const base =
+            options.base &&
+            (await readBase(
+              cx,
+              options.base.map((path) => resolve(cx.cwd, path)),
+            ));
+          const done = await repo.transfer(verb, {
+            from,
+            to,
+            filter,
+            component,
+            base,
+            dryRun,
+            force,
+            who: userName(cx),
+          });
+          for (const problem of done.problems) cx.log.warn(problem.message);
+          const suites = verb === 'move' ? [from, to] : [to];
+          const exitCode = done.problems.length > 0 && !force ? 1 : 0;
+          return await changed(cx, repo, suites, options, { data: done, text: differenceText(done, dryRun), exitCode });
+        }),
+      );
+  }
+}
+
+export function differenceText(difference: SuiteDifference, dryRun = false): string {
+  const lines = [
+    packageLines(difference.removed, dryRun ? 'would remove' : 'removed'),
+    packageLines(difference.added, dryRun ? 'would add' : 'added'),
+  ].filter((part) => part !== '');
+  return lines.length > 0 ? lines.join('\n') : 'nothing to change';
+}
+
+export function addHistory(row: Row, cli: Cli): void {
+  row('history [suite]', 'who changed what, newest first')
+    .option('--limit <n>', 'at most so many changes', '50')
+    .action(
+      cli.action(async (cx, suite: string | undefined, options: Place & { readonly limit: string }) => {
+        using repo = await openRepo(cx, options);
+        const changes = repo.history(suite, Number(options.limit));
+        const rows = changes.map((one) => [
+          String(one.id),
+          one.at,
+          one.who,
+          one.action,
+          `+${one.added} -${one.removed}`,
+          JSON.stringify(one.detail),
+        ]);
+        return { data: changes, text: table(rows) };
+      }),
+    );
+
+  addChangeOptions(row('undo [change]', 'take a change back (default: the latest); later ones stay')).action(
+    cli.action(async (cx, change: string | undefined, options: ChangeOptions) => {
+      using repo = await openRepo(cx, options);
+      const { dryRun } = options;
+      const done = await repo.undo(change === undefined ? undefined : Number(change), { dryRun, who: userName(cx) });
+      const suites = [...new Set([...done.added, ...done.removed].map((item) => item.suite))];
+      return await changed(cx, repo, suites, options, { data: done, text: differenceText(done, dryRun) });
+    }),
+  );
+
+  addChangeOptions(row('retain <suite>', 'take old versions out of a suite'))
+    .requiredOption('--keep <n>', 'versions of each name and architecture that stay')
+    .option('--by-source', 'count versions of the source: all of its packages stay or go together')
+    .option('--older-than <days>', 'only what came longer ago')
+    .action(
+      cli.action(
+        async (
+          cx,
+          suite: string,
+          options: ChangeOptions & { keep: string; bySource?: boolean; olderThan?: string },
+        ) => {
+          using repo = await openRepo(cx, options);
+          const { dryRun, bySource } = options;
+          const olderThanDays = options.olderThan === undefined ? undefined : Number(options.olderThan);
+          const done = await repo.retain(suite, {
+            keep: Number(options.keep),
+            bySource,
+            olderThanDays,
+            dryRun,
+            who: userName(cx),
+          });
+          return await changed(cx, repo, [suite], options, { data: done, text: differenceText(done, dryRun) });
+        },
+      ),
+    );
+}
+
+export function addGenerations(row: Row, cli: Cli): void {
+  row('generations [suite]', 'what was published when; the newest is what clients see').action(
+    cli.action(async (cx, suite: string | undefined, options: Place) => {
+      using repo = await openRepo(cx, options);
+      const found = repo.generations(suite);
+      const rows = found.map((one) => [
+        one.suite,
+        one.id,
+        one.validUntil === undefined ? 'no end' : `valid until ${one.validUntil}`,
+        [one.current ? 'current' : '', one.pinned ? 'pinned' : ''].filter((word) => word !== '').join(', '),
+      ]);
+      return { data: found, text: table(rows) };
+    }),
+  );
+
+  row('diff <suite> <from> [to]', 'what changed between two generations, or up to now').action(
+    cli.action(async (cx, suite: string, from: string, to: string | undefined, options: Place) => {
+      using repo = await openRepo(cx, options);
+      const found = repo.diff(suite, from, to);
+      const text = [packageLines(found.removed, '-'), packageLines(found.added, '+')]
+        .filter((part) => part !== '')
+        .join('\n');
+      return { data: found, text };
+    }),
+  );
+
+  addChangeOptions(row('rollback <suite> <generation>', 'make a suite what it was in a generation')).action(
+    cli.action(async (cx, suite: string, generation: string, options: ChangeOptions) => {
+      using repo = await openRepo(cx, options);
+      const { dryRun } = options;
+      const done = await repo.rollBack(suite, generation, { dryRun, who: userName(cx) });
+      return await changed(cx, repo, [suite], options, { data: done, text: differenceText(done, dryRun) });
+    }),
+  );
+
+  for (const [verb, pinned] of [
+    ['pin', true],
+    ['unpin', false],
+  ] as const) {
+    row(`${verb} <suite> <generation>`, pinned ? 'keep a generation for ever' : 'let a generation expire again').action(
+      cli.action(async (cx, suite: string, generation: string, options: Place) => {
+        using repo = await openRepo(cx, options);
+        return { data: repo.pin(suite, generation, pinned), text: '' };
+      }),
+    );
+  }
+
+  row('gc', 'remove expired generations and files that nobody can ask for any more')
+    .option('--dry-run', 'only show what would go')
+    .action(
+      cli.action(async (cx, options: Place & { readonly dryRun?: boolean }) => {
+        using repo = await openRepo(cx, options);
+        const done = await repo.collectGarbage(options);
+        const verb = options.dryRun ? 'would remove' : 'removed';
+        const what = `${done.generations.length} generations, ${done.packages.length} package files, ${done.objects} index files`;
+        return { data: done, text: `${verb} ${what}: ${formatBytes(done.bytes)}` };
+      }),
+    );
+}
