@@ -26,7 +26,7 @@ const SOLE_USERS: Readonly<Record<string, RegExp>> = {
   execa: /^core\/run\.ts$/,
   'node:child_process': /^$/,
   'node:sqlite': /^core\/db\.ts$/,
-  openpgp: /^deb\/openpgp\.ts$/,
+  openpgp: /^deb\/openpgp(-keys)?\.ts$/,
   'tar-stream': /^deb\/(archive|tar)\.ts$/,
   semver: /^deb\/semver\.ts$/,
   '@npmcli/arborist': /^pkg\/node\/arborist\.ts$/,

@@ -6,11 +6,25 @@
  * v6 keys, which gpgv 2.2 refuses), the framing of clear-signed text (RFC 9580 section 7) and its traps: openpgp.js writes CRLF,
  * ignores blanks at the end of a line, and takes a key that expired after it signed, which gpgv and apt do not.
  */
-import { isUtf8 } from 'node:buffer';
-import type { Key, PartialConfig, PrivateKey, PublicKey, VerifyMessageResult } from 'openpgp';
+import type { Key, PrivateKey, PublicKey, VerifyMessageResult } from 'openpgp';
 import { UserError } from '../core/errors.ts';
 import { printable } from '../core/log.ts';
 import { type Paragraph, type ParseOptions, parseControl } from './control.ts';
+import type { KeyData, SigningKey } from './openpgp-keys.ts';
+import {
+  CONFIG,
+  explained,
+  isArmored,
+  loadKeys,
+  loadPublicKeys,
+  openSecret,
+  toBytes,
+  toText,
+  unixLines,
+  unlockAll,
+} from './openpgp-keys.ts';
+
+export type { KeyData, SigningKey } from './openpgp-keys.ts';
 
 export type KeyAlgorithm = 'ed25519' | 'rsa4096';
 
@@ -31,6 +45,15 @@ export interface GeneratedKey {
   readonly publicKeyArmored: string;
 }
 
+/** Signatures made before a key was superseded or retired stay good for gpg; after `compromised` none is. */
+export type RevocationReason = 'unspecified' | 'superseded' | 'compromised' | 'retired';
+
+export interface RevokedKey {
+  readonly fingerprint: string;
+  readonly publicKeyArmored: string;
+  readonly certificateArmored: string;
+}
+
 export interface KeyInfo {
   /** 40 upper case hex digits. */
   readonly fingerprint: string;
@@ -47,12 +70,6 @@ export interface KeyInfo {
   readonly secret: boolean;
   /** The secret part is under a passphrase. */
   readonly locked: boolean;
-}
-
-/** A key to sign with: as exported (armored or binary), and its passphrase where it has one. */
-export interface SigningKey {
-  readonly key: string | Uint8Array;
-  readonly passphrase?: string | undefined;
 }
 
 export interface Signer {
@@ -73,19 +90,10 @@ export interface VerifyOptions {
   readonly file?: string | undefined;
 }
 
-/** One or more public keys: a binary keyring or armored text. */
-export type KeyData = string | Uint8Array;
-
 export interface Verified {
   /** Those whose signature is good, in the order of the signatures. */
   readonly signers: readonly Signer[];
 }
-
-/** Same input, same signature: openpgp.js otherwise adds a random notation. */
-const CONFIG: PartialConfig = { nonDeterministicSignaturesViaNotation: false };
-
-/** As openpgp.js names algorithms and curves. gpgv 2.2 of Debian 12 knows none of these. */
-const NOT_IN_DEBIAN_12 = new Set(['ed25519', 'ed448', 'x25519', 'x448']);
 
 /**
  * Makes a key that signs and certifies, without a subkey.
@@ -108,10 +116,69 @@ export async function generateKey(options: GenerateKeyOptions): Promise<Generate
     format: 'object',
     config: CONFIG,
   });
+  return keyPair(made.privateKey);
+}
+
+/**
+ * The same key with another date of expiry; undefined: never. Signatures that it made before stay good. An expired key may be extended.
+ * @throws UserError `key-expiry` when the date is not after `options.date`; `key-passphrase`, `key-not-secret`, ...
+ */
+export async function extendKey(
+  signingKey: SigningKey,
+  expires: Date | undefined,
+  options: SignOptions,
+): Promise<GeneratedKey> {
+  const { reformatKey } = await import('openpgp');
+  const key = await openSecret(signingKey);
+  const created = key.getCreationTime();
+  const old = key.toPublic();
+  if (expires !== undefined && expires <= options.date) {
+    throw new UserError('key-expiry', `a key cannot end at ${expires.toISOString()}: that is past`);
+  }
+  const { passphrase } = signingKey;
+  const changed = await explained('key-cannot-extend', 'the key cannot be given another date of expiry', {}, () =>
+    reformatKey({
+      privateKey: key,
+      userIDs: key.getUserIDs().map((name) => ({ name })),
+      keyExpirationTime: expires === undefined ? 0 : Math.floor((expires.getTime() - created.getTime()) / 1000),
+      date: options.date,
+      ...(passphrase === undefined ? {} : { passphrase }),
+      format: 'object',
+      config: CONFIG,
+    }),
+  );
+  // what it signed before was signed under its old certification, which must stay to be found
+  return keyPair(await changed.privateKey.update(old, options.date));
+}
+
+/**
+ * The public key with its revocation, and the bare certificate that revokes it wherever it is imported (to be made early and kept away).
+ * @throws UserError `key-passphrase`, `key-not-secret`, ...
+ */
+export async function revokeKey(
+  signingKey: SigningKey,
+  options: SignOptions & { readonly reason?: RevocationReason; readonly text?: string },
+): Promise<RevokedKey> {
+  const { enums, revokeKey: revoke } = await import('openpgp');
+  const key = await openSecret(signingKey);
+  const flags = {
+    unspecified: enums.reasonForRevocation.noReason,
+    superseded: enums.reasonForRevocation.keySuperseded,
+    compromised: enums.reasonForRevocation.keyCompromised,
+    retired: enums.reasonForRevocation.keyRetired,
+  } satisfies Record<RevocationReason, number>;
+  const revoked = await revoke({
+    key,
+    reasonForRevocation: { flag: flags[options.reason ?? 'unspecified'], string: options.text ?? '' },
+    date: options.date,
+    format: 'object',
+    config: CONFIG,
+  });
+  const certificate = await revoked.publicKey.getRevocationCertificate(options.date);
   return {
-    fingerprint: made.publicKey.getFingerprint().toUpperCase(),
-    privateKeyArmored: unixLines(made.privateKey.armor()),
-    publicKeyArmored: unixLines(made.publicKey.armor()),
+    fingerprint: key.getFingerprint().toUpperCase(),
+    publicKeyArmored: unixLines(revoked.publicKey.armor()),
+    certificateArmored: unixLines(String(certificate)),
   };
 }
 
@@ -362,28 +429,12 @@ function refusal(fingerprint: string, cause: unknown): { code: string; message: 
   return { code, message: text, cause };
 }
 
-async function loadKeys(data: KeyData): Promise<Key[]> {
-  const openpgp = await import('openpgp');
-  return explained(
-    'key-unreadable',
-    'there is no OpenPGP key that can be read in it',
-    { hint: 'export one with: gpg --armor --export' },
-    async () => {
-      if (!isArmored(data)) return await openpgp.readKeys({ binaryKeys: toBytes(data), config: CONFIG });
-      const blocks =
-        toText(data, {}).match(
-          /-----BEGIN PGP (?:PUBLIC|PRIVATE) KEY BLOCK-----[\s\S]*?-----END PGP (?:PUBLIC|PRIVATE) KEY BLOCK-----/g,
-        ) ?? [];
-      if (blocks.length === 0) throw new Error('no armored key block');
-      const keys = await Promise.all(blocks.map((block) => openpgp.readKeys({ armoredKeys: block, config: CONFIG })));
-      return keys.flat();
-    },
-  );
-}
-
-async function loadPublicKeys(keys: readonly KeyData[]): Promise<PublicKey[]> {
-  const loaded = await Promise.all(keys.map(loadKeys));
-  return loaded.flat().map((key) => key.toPublic());
+function keyPair(key: PrivateKey): GeneratedKey {
+  return {
+    fingerprint: key.getFingerprint().toUpperCase(),
+    privateKeyArmored: unixLines(key.armor()),
+    publicKeyArmored: unixLines(key.toPublic().armor()),
+  };
 }
 
 async function describeKey(key: Key): Promise<KeyInfo> {
@@ -396,10 +447,16 @@ async function describeKey(key: Key): Promise<KeyInfo> {
     algorithm: algorithmName(key),
     created: key.getCreationTime(),
     ...(expires instanceof Date ? { expires } : {}),
-    revoked: key.revocationSignatures.length > 0 && (await key.isRevoked()),
+    revoked: await isRevoked(key),
     secret: key.isPrivate(),
     locked: key.isPrivate() && !key.isDecrypted(),
   };
+}
+
+/** Whatever the date of the revocation: openpgp.js would ask the clock. */
+async function isRevoked(key: Key): Promise<boolean> {
+  const dates = key.revocationSignatures.map((signature) => signature.created?.getTime() ?? 0);
+  return dates.length > 0 && key.isRevoked(undefined, undefined, new Date(Math.max(...dates)));
 }
 
 /** `ed25519`, `rsa4096`, `nistp256`: as gpg prints it. */
@@ -407,59 +464,6 @@ function algorithmName(key: Key): string {
   const { algorithm, bits, curve } = key.getAlgorithmInfo();
   if (bits !== undefined) return `${algorithm.startsWith('rsa') ? 'rsa' : algorithm}${bits}`;
   return (curve ?? algorithm).replace(/Legacy$/, '').toLowerCase();
-}
-
-async function unlockAll(keys: readonly SigningKey[], date: Date): Promise<PrivateKey[]> {
-  if (keys.length === 0)
-    throw new UserError('key-none', 'there is no key to sign with', { hint: 'make one: buildkit key generate' });
-  return Promise.all(keys.map((key) => unlock(key, date)));
-}
-
-async function unlock({ key: data, passphrase }: SigningKey, date: Date): Promise<PrivateKey> {
-  const [key, second] = await loadKeys(data);
-  if (key === undefined || second !== undefined)
-    throw new UserError('key-several', 'there is not exactly one key in it');
-  const name = `the key ${key.getFingerprint().toUpperCase()}`;
-  if (!key.isPrivate()) {
-    throw new UserError('key-not-secret', `${name} is a public key: it cannot sign`, {
-      hint: 'export the secret part: gpg --armor --export-secret-keys',
-    });
-  }
-  if (key.keyPacket.version !== 4 || NOT_IN_DEBIAN_12.has(key.getAlgorithmInfo().algorithm)) {
-    throw new UserError('key-unsupported', `${name} is of a kind that gpgv of Debian 12 refuses`, {
-      hint: 'make one with: buildkit key generate',
-    });
-  }
-  const unlocked = key.isDecrypted() ? key : await decrypt(key, passphrase, name);
-  try {
-    await unlocked.getSigningKey(undefined, date);
-  } catch (cause) {
-    throw cannotSign(name, cause);
-  }
-  return unlocked;
-}
-
-async function decrypt(key: PrivateKey, passphrase: string | undefined, name: string): Promise<PrivateKey> {
-  if (passphrase === undefined) throw new UserError('key-passphrase', `${name} has a passphrase, and none was given`);
-  const { decryptKey } = await import('openpgp');
-  try {
-    return await decryptKey({ privateKey: key, passphrase, config: CONFIG });
-  } catch (cause) {
-    throw new UserError('key-passphrase', `the passphrase is not that of ${name}`, { cause });
-  }
-}
-
-function cannotSign(name: string, cause: unknown): UserError {
-  const message = cause instanceof Error ? cause.message : String(cause);
-  if (/expired/i.test(message)) {
-    return new UserError('key-expired', `${name} has expired: apt would refuse what it signs`, {
-      hint: 'give it a new expiry date, or make a new key',
-      cause,
-    });
-  }
-  if (/revoked/i.test(message))
-    return new UserError('key-revoked', `${name} is revoked`, { hint: 'make a new key', cause });
-  return new UserError('key-cannot-sign', `${name} cannot sign: ${printable(message)}`, { cause });
 }
 
 function refuseBadUserId(name: string, email: string): void {
@@ -473,36 +477,4 @@ function refuseBadUserId(name: string, email: string): void {
       hint: 'as in: releases@example.org',
     });
   }
-}
-
-/** Runs `body`; whatever openpgp.js throws becomes a UserError. */
-async function explained<T>(
-  code: string,
-  message: string,
-  details: { readonly file?: string | undefined; readonly hint?: string | undefined },
-  body: () => Promise<T>,
-): Promise<T> {
-  try {
-    return await body();
-  } catch (cause) {
-    throw new UserError(code, message, { file: details.file, hint: details.hint, cause });
-  }
-}
-
-function isArmored(data: string | Uint8Array): boolean {
-  return typeof data === 'string' || Buffer.from(data.subarray(0, 4096)).toString('latin1').includes('-----BEGIN PGP ');
-}
-
-function toBytes(data: string | Uint8Array): Uint8Array {
-  return typeof data === 'string' ? new TextEncoder().encode(data) : data;
-}
-
-function toText(data: string | Uint8Array, options: { readonly file?: string | undefined }): string {
-  if (typeof data === 'string') return data;
-  if (!isUtf8(data)) throw new UserError('signature-framing', 'the text is not UTF-8', { file: options.file });
-  return Buffer.from(data).toString('utf8');
-}
-
-function unixLines(text: string): string {
-  return text.replaceAll('\r\n', '\n');
 }

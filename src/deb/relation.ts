@@ -174,14 +174,15 @@ export function indexCandidates(candidates: Iterable<Candidate>): CandidateIndex
 
 /** The packages that satisfy one alternative, by name or by what they provide; a version asks for a versioned Provides (Policy 7.5). */
 export function satisfiers(relation: Relation, index: CandidateIndex, options: SatisfyOptions = {}): Candidate[] {
-  const found: Candidate[] = [];
+  const found = new Set<Candidate>();
   for (const offer of index.get(relation.name) ?? []) {
+    if (!architectureFits(relation.qualifier, offer, options.architecture)) continue;
     const { candidate, version } = offer;
-    if (found.includes(candidate) || !architectureFits(relation.qualifier, offer, options.architecture)) continue;
-    if (relation.version === undefined || (version !== undefined && versionFits(version, relation.version)))
-      found.push(candidate);
+    if (relation.version === undefined || (version !== undefined && versionFits(version, relation.version))) {
+      found.add(candidate);
+    }
   }
-  return found;
+  return [...found];
 }
 
 /** The groups that nothing in `index` satisfies; none when all is well. Those for other architectures do not count. */

@@ -8,10 +8,12 @@ import {
   clearSign,
   detachSign,
   exportPublic,
+  extendKey,
   type GeneratedKey,
   generateKey,
   readKey,
   readSigned,
+  revokeKey,
   type SigningKey,
   verifyClearSigned,
   verifyDetached,
@@ -66,7 +68,7 @@ function gpgv(ring: string, ...args: string[]): Promise<RunResult> {
 
 /** The words after `[GNUPG:] ` that tell what became of each signature. */
 function verdicts({ stdout }: RunResult): string[] {
-  const found = stdout.matchAll(/^\[GNUPG:\] (GOODSIG|BADSIG|EXPKEYSIG|NO_PUBKEY|ERRSIG|NODATA) /gm);
+  const found = stdout.matchAll(/^\[GNUPG:\] (GOODSIG|BADSIG|EXPKEYSIG|REVKEYSIG|NO_PUBKEY|ERRSIG|NODATA) /gm);
   return [...found].map((match) => match[1]!);
 }
 
@@ -151,6 +153,21 @@ describe('what we sign, by gpgv', () => {
   });
 });
 
+describe('a key that changes, by gpgv', () => {
+  it('is good again once extended, and not once revoked', async () => {
+    const brief = await make({ expiresSeconds: 3_610 });
+    const file = join(world.path, 'extended');
+    await writeFile(file, await clearSign(RELEASE, [secret(brief)], { date: now }));
+    expect(verdicts(await gpgv(await keyring(brief), file))).toEqual(['EXPKEYSIG']);
+    const longer = await extendKey(secret(brief), new Date(now.getTime() + 86_400_000), { date: now });
+    expect(verdicts(await gpgv(await keyring(longer), file))).toEqual(['GOODSIG']);
+    await writeFile(file, await clearSign(RELEASE, [secret(longer)], { date: now }));
+    expect(verdicts(await gpgv(await keyring(longer), file))).toEqual(['GOODSIG']);
+    const revoked = await revokeKey(secret(longer), { date: now, reason: 'compromised' });
+    expect(verdicts(await gpgv(await keyring({ ...longer, ...revoked }), file))).toEqual(['REVKEYSIG']);
+  });
+});
+
 describe('gpg and we', () => {
   let home: string;
   const gpg = (args: string[], input?: string) =>
@@ -180,6 +197,24 @@ describe('gpg and we', () => {
     );
     const verified = await verifyClearSigned(signed, [key.publicKeyArmored], { date: new Date() });
     expect(verified).toMatchObject({ text: RELEASE, signers: [{ fingerprint: key.fingerprint }] });
+  });
+
+  it('takes our new date of expiry and our revocation certificate', { timeout: 120_000 }, async () => {
+    const key = await make({ expiresSeconds: 86_400 });
+    const state = async () =>
+      /^pub:(.):255:22:[0-9A-F]{16}:\d+:(\d*):/m
+        .exec((await gpg(['--with-colons', '--list-keys', key.fingerprint])).stdout)
+        ?.slice(1);
+    const started = now.getTime() / 1000 - 3_600;
+    await gpg(['--import'], key.publicKeyArmored);
+    expect(await state()).toEqual(['-', String(Math.floor(started) + 86_400)]);
+    const expires = new Date(now.getTime() + 30 * 86_400_000);
+    const longer = await extendKey(secret(key), expires, { date: now });
+    await gpg(['--import'], longer.publicKeyArmored);
+    expect(await state()).toEqual(['-', String(Math.floor(expires.getTime() / 1000))]);
+    const { certificateArmored } = await revokeKey(secret(longer), { date: now, reason: 'superseded' });
+    await gpg(['--import'], certificateArmored);
+    expect((await state())?.[0]).toBe('r');
   });
 
   it.each([

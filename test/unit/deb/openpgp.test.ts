@@ -5,11 +5,13 @@ import {
   clearSign,
   detachSign,
   exportPublic,
+  extendKey,
   type GeneratedKey,
   generateKey,
   readKey,
   readKeys,
   readSigned,
+  revokeKey,
   verifyClearSigned,
   verifyDetached,
 } from '../../../src/deb/openpgp.ts';
@@ -253,6 +255,70 @@ describe('verifyDetached', () => {
     await expect(verifyDetached(bytes, new Uint8Array(), [one.publicKeyArmored], { date })).rejects.toMatchObject({
       code: 'signature-framing',
     });
+  });
+});
+
+describe('extendKey', () => {
+  const expires = new Date(date.getTime() + 365 * DAY);
+
+  it('gives an expired key a new date; what it signed before stays good', async () => {
+    const signed = await clearSign(TEXT, [{ key: brief.privateKeyArmored }], { date });
+    const longer = await extendKey({ key: brief.privateKeyArmored }, expires, { date: later });
+    expect(await readKey(longer.privateKeyArmored)).toMatchObject({
+      fingerprint: brief.fingerprint,
+      created: date,
+      expires,
+      locked: false,
+    });
+    expect(await readKey(longer.publicKeyArmored)).toMatchObject({
+      expires,
+      secret: false,
+      userIds: ['Test Archive <test@example.org>'],
+    });
+    const again = await clearSign(TEXT, [{ key: longer.privateKeyArmored }], { date: later });
+    for (const text of [signed, again]) {
+      const { signers } = await verifyClearSigned(text, [longer.publicKeyArmored], { date: later });
+      expect(signers).toMatchObject([{ fingerprint: brief.fingerprint }]);
+    }
+    const endless = await extendKey({ key: longer.privateKeyArmored }, undefined, {
+      date: new Date(later.getTime() + 1000),
+    });
+    expect((await readKey(endless.publicKeyArmored)).expires).toBeUndefined();
+  });
+
+  it('keeps the passphrase, and wants it', async () => {
+    const key = locked.privateKeyArmored;
+    const longer = await extendKey({ key, passphrase: 'open sesame' }, expires, { date: later });
+    expect(await readKey(longer.privateKeyArmored)).toMatchObject({ locked: true, expires });
+    await expect(
+      clearSign(TEXT, [{ key: longer.privateKeyArmored, passphrase: 'open sesame' }], { date: later }),
+    ).resolves.toContain('SIGNED');
+    await expect(extendKey({ key }, expires, { date: later })).rejects.toMatchObject({ code: 'key-passphrase' });
+    await expect(extendKey({ key: one.publicKeyArmored }, expires, { date: later })).rejects.toMatchObject({
+      code: 'key-not-secret',
+    });
+    await expect(extendKey({ key: one.privateKeyArmored }, date, { date: later })).rejects.toMatchObject({
+      code: 'key-expiry',
+    });
+  });
+});
+
+describe('revokeKey', () => {
+  it('makes a public key that nothing is good with any more', async () => {
+    const signed = await clearSign(TEXT, [{ key: one.privateKeyArmored }], { date });
+    const revoked = await revokeKey(
+      { key: one.privateKeyArmored },
+      { date: later, reason: 'compromised', text: 'stolen' },
+    );
+    expect(await readKey(revoked.publicKeyArmored)).toMatchObject({
+      fingerprint: one.fingerprint,
+      revoked: true,
+      secret: false,
+    });
+    expect(revoked.certificateArmored).toMatch(/^-----BEGIN PGP PUBLIC KEY BLOCK-----\n/);
+    const check = verifyClearSigned(signed, [revoked.publicKeyArmored], { date: later });
+    await expect(check).rejects.toMatchObject({ code: 'signature-key-revoked' });
+    await expect(revokeKey({ key: one.publicKeyArmored }, { date })).rejects.toMatchObject({ code: 'key-not-secret' });
   });
 });
 
