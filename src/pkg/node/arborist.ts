@@ -92,6 +92,19 @@ export async function resolveTree(context: RunContext, request: TreeRequest): Pr
   };
 }
 
+/**
+ * Copies what `npm pack` would take of a project into `target`. No script runs.
+ * @throws UserError `npm-input`
+ */
+export async function packProject(context: RunContext, request: TreeRequest, project: string): Promise<void> {
+  const [{ default: ArboristClass }, { default: pacote }] = await Promise.all([
+    import('@npmcli/arborist'),
+    import('pacote'),
+  ]);
+  const options = { ...arboristOptions(context, request), Arborist: ArboristClass };
+  await guarded(context, request, () => pacote.extract(`file:${project}`, request.folder, options));
+}
+
 function arboristOptions(context: RunContext, request: TreeRequest): Arborist.Options {
   const { npm, target } = request;
   const options = {

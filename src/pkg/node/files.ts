@@ -30,17 +30,16 @@ const NOTES = /(^|\/)(\.npmignore|\.gitignore|\.gitattributes|\.gitmodules|\.pac
 const PREBUILD = /(^|\/)prebuilds\/([a-z0-9]+)-([a-z0-9+]+)\//;
 
 /**
- * Reads every file below `folder`, but what lies in `node_modules` (unless `inside` says that it came in the tarball).
+ * Reads every file below `folder`, but what lies in its `node_modules`: those are packages of their own.
  * @param programs paths that package.json's `bin` names
  */
 export async function packageFiles(
   folder: string,
   programs: ReadonlySet<string>,
   target: NodeTarget,
-  inside: (path: string) => boolean = () => false,
 ): Promise<PackageFile[]> {
   const files: PackageFile[] = [];
-  for (const path of await walk(folder, inside)) {
+  for (const path of await walk(folder)) {
     if (NOTES.test(path) || isForeignPrebuild(path, target)) continue;
     const file = await readPackageFile(folder, path, programs.has(path), target);
     if (file !== undefined) files.push(file);
@@ -48,13 +47,12 @@ export async function packageFiles(
   return files;
 }
 
-async function walk(folder: string, inside: (path: string) => boolean, below = ''): Promise<string[]> {
+async function walk(folder: string, below = ''): Promise<string[]> {
   const paths: string[] = [];
   for (const item of await readdir(join(folder, below), { withFileTypes: true })) {
     const path = below === '' ? item.name : `${below}/${item.name}`;
     if (item.isDirectory()) {
-      const isModules = item.name === 'node_modules';
-      if (!isModules || inside(path)) paths.push(...(await walk(folder, inside, path)));
+      if (path !== 'node_modules') paths.push(...(await walk(folder, path)));
     } else if (item.isFile()) paths.push(path);
   }
   return paths.sort();

@@ -35,6 +35,7 @@ const KINDS: Readonly<Record<string, readonly [name: string, kind: 'text' | 'yes
   'legacy-peer-deps': ['legacyPeerDeps', 'yes-no'],
   'strict-peer-deps': ['strictPeerDeps', 'yes-no'],
   'replace-registry-host': ['replaceRegistryHost', 'text'],
+  nodedir: ['nodedir', 'text'],
 };
 
 /** Values that npm fills in by itself on the command line, and that would only be noise here. */

@@ -73,7 +73,7 @@ export function nodePackage(
   ]);
   const scripts = maintainerScripts({
     packageName: planned.debianName,
-    python: false,
+    python: 'none',
     user: service?.user,
     units: service?.units ?? [],
     stateDirs: service?.stateDirs ?? [],

@@ -153,37 +153,44 @@ interface Store {
   readonly keyOf: ReadonlyMap<string, string>;
 }
 
-/** One package for each line; a version that somebody pins within a line gets a package of its own. */
+/** One package for each line; the newest version of it in the tree. */
 function buildStore(modules: readonly NodeModule[], warnings: Set<string>): Store {
-  const lines = new Map<string, NodeModule[]>();
-  for (const one of modules.filter((module) => !module.inBundle)) {
-    const line = `${realName(one)}@${versionLine(one.version)}`;
-    lines.set(line, [...(lines.get(line) ?? []), one]);
-  }
-  const wantedAs = new Map<string, NodeEdge[]>();
+  const wantedAs = new Map<string, string[]>();
   for (const edge of modules.flatMap((one) => one.edges)) {
-    if (edge.to !== undefined) wantedAs.set(edge.to, [...(wantedAs.get(edge.to) ?? []), edge]);
+    if (edge.to !== undefined) wantedAs.set(edge.to, [...(wantedAs.get(edge.to) ?? []), edge.spec]);
+  }
+  const lines = new Map<string, { readonly line: string; readonly members: NodeModule[] }>();
+  for (const one of modules.filter((module) => !module.inBundle)) {
+    const line = lineFor(one.version, wantedAs.get(one.location) ?? []);
+    const known = lines.get(`${realName(one)}@${line}`);
+    if (known) known.members.push(one);
+    else lines.set(`${realName(one)}@${line}`, { line, members: [one] });
   }
   const groups = new Map<string, Group>();
   const keyOf = new Map<string, string>();
   const taken = new Map<string, string>();
-  const add = (module: NodeModule, line: string) => {
+  for (const [id, { line, members }] of lines) {
+    const module = members.reduce((best, one) => (compareSemver(one.version, best.version) > 0 ? one : best));
     const name = realName(module);
-    const key = `${name.replaceAll('/', '+')}@${line}`;
-    if (!groups.has(key)) groups.set(key, { key, name, debianName: uniqueName(name, line, taken), module });
-    return key;
-  };
-  for (const members of lines.values()) {
-    const newest = members.reduce((best, one) => (compareSemver(one.version, best.version) > 0 ? one : best));
-    const line = versionLine(newest.version);
-    for (const one of members) {
-      const fits = (wantedAs.get(one.location) ?? []).every((edge) => takes(edge.spec, newest.version));
-      const own = one.version !== newest.version && !fits;
-      keyOf.set(one.location, own ? add(one, one.version) : add(newest, line));
-    }
+    const key = id.replaceAll('/', '+');
+    groups.set(key, { key, name, debianName: uniqueName(name, line, taken), module });
+    for (const one of members) keyOf.set(one.location, key);
   }
   warnOfContexts(modules, keyOf, warnings);
   return { groups, keyOf };
+}
+
+/**
+ * The widest line of which everybody takes every later version: all of `1` for `^1.2`, `1.2` for `~1.2.0`, the version alone where it is
+ * pinned. So what one application pins never keeps another from an update, and a name never means two things.
+ */
+export function lineFor(version: string, specs: readonly string[]): string {
+  const [major, minor] = version.split('.');
+  const lines = [versionLine(version), `${major}.${minor}`];
+  const last = (line: string) => [...line.split('.'), '999999', '999999'].slice(0, 3).join('.');
+  const isPrerelease = version.includes('-');
+  const wide = isPrerelease ? undefined : lines.find((line) => specs.every((spec) => takes(spec, last(line))));
+  return wide ?? version.replace(/\+.*$/, '');
 }
 
 /** A package that sees other packages in different places of the tree is one in the store, and sees one of them. */

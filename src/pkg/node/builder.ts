@@ -1,0 +1,338 @@
+/**
+ * The door of the npm builder: an input -> its tree -> planned packages, each with the means to make it.
+ *
+ * Secret: the scratch folder in which a tree is resolved and unpacked, once, and only when a package is not in the cache.
+ */
+import { createReadStream } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import type { Context } from '../../core/context.ts';
+import { UserError } from '../../core/errors.ts';
+import type { DebEntry, DebSpec } from '../../deb/archive.ts';
+import { formatRelations } from '../../deb/relation.ts';
+import type { SuiteFacts } from '../../deb/suites.ts';
+import { keyOf, workFolder } from '../cache.ts';
+import { readService, type ServiceFiles } from '../python/service.ts';
+import { type NodeModule, packProject, type ResolvedTree, resolveTree, type TreeRequest } from './arborist.ts';
+import { readCopyright } from './copyright.ts';
+import { packageFiles } from './files.ts';
+import { allowedByProject, runInstallScripts } from './install-scripts.ts';
+import {
+  appHome,
+  type FilledModule,
+  innerPrograms,
+  moduleEntries,
+  moduleLinks,
+  publicEntries,
+  publicModule,
+  storedName,
+  storeHome,
+} from './layout.ts';
+import { authorOf, programsOf } from './manifest.ts';
+import { debianNodeName } from './names.ts';
+import { readNpmOptions } from './npmrc.ts';
+import { type NodePackage, nodePackage } from './package.ts';
+import { type NodeMode, type NodePlan, type PlannedNode, planNodePackages } from './plan.ts';
+import {
+  copyProject,
+  digestTree,
+  isLockFile,
+  NO_DATE,
+  type NodeProject,
+  readNodeProject,
+  restoreProject,
+} from './project.ts';
+import { inspectTarball } from './tarball.ts';
+import { type NodeTarget, nodeTarget } from './target.ts';
+
+/** A folder with package.json or package-lock.json, or what npm would install: 'semver@^7', '/path/x.tgz'. */
+export type NodeInput =
+  | { readonly kind: 'project'; readonly folder: string }
+  | { readonly kind: 'package'; readonly spec: string };
+
+export interface NodeBuildOptions {
+  readonly suite: SuiteFacts;
+  /** Debian architecture of the target. */
+  readonly architecture: string;
+  /** '1~deb12' */
+  readonly revision: string;
+  readonly mode: NodeMode;
+  /** Names, or NAME@VERSION, whose install scripts may run; beside `allowScripts` in package.json. */
+  readonly allowScripts: readonly string[];
+  readonly sourceDateEpoch: number | undefined;
+  /** Asked once the author is known. */
+  readonly maintainer: (author: string | undefined) => Promise<string>;
+}
+
+export interface NodeJob {
+  readonly name: string;
+  readonly version: string;
+  readonly source: string;
+  readonly why: string;
+  /** Digest of everything that decides the bytes; undefined where that cannot be known without unpacking. */
+  readonly key: string | undefined;
+  readonly sourceDateEpoch: number;
+  /** The first call unpacks the tree. What it gives may be read until the build is disposed. */
+  make(): Promise<{ readonly spec: DebSpec; readonly architecture: string; readonly warnings: readonly string[] }>;
+}
+
+export interface NodeBuild extends AsyncDisposable {
+  /** What was asked for comes first. */
+  readonly jobs: readonly NodeJob[];
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Resolves an input and plans its packages. Nothing is unpacked before a job is made.
+ * @throws UserError for what `resolveTree`, `readNodeProject` and `planNodePackages` refuse
+ */
+export async function prepareNode(context: Context, input: NodeInput, options: NodeBuildOptions): Promise<NodeBuild> {
+  const target = nodeTarget(options.suite, options.architecture);
+  const project = input.kind === 'project' ? await readNodeProject(context, input.folder) : undefined;
+  await using stack = new AsyncDisposableStack();
+  const scratch = stack.use(await workFolder(context));
+  const request: TreeRequest = {
+    folder: join(scratch.path, 'tree'),
+    add: input.kind === 'package' ? [input.spec] : [],
+    npm: await readNpmOptions(context, project?.folder),
+    cacheDir: join(context.cacheDir, 'npm'),
+    target,
+  };
+  const tree = await context.log.step(`Resolve ${project?.name ?? basename(request.add[0]!)}`, async () => {
+    await fillRoot(context, request, project);
+    return resolveTree(context, request);
+  });
+  const build = await plan(context, { input, options, target, project, request, tree });
+  const owned = stack.move();
+  return { ...build, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+async function fillRoot(context: Context, request: TreeRequest, project: NodeProject | undefined): Promise<void> {
+  if (project !== undefined) {
+    await copyProject(project, request.folder, (folder) => packProject(context, request, folder));
+    return;
+  }
+  await mkdir(request.folder, { recursive: true });
+  await writeFile(join(request.folder, 'package.json'), '{}\n');
+  const [spec = ''] = request.add;
+  // npm unpacks a local tarball to read its package.json
+  if (spec.startsWith('/')) await inspectTarball(createReadStream(spec) as AsyncIterable<Uint8Array>, basename(spec));
+}
+
+interface Prepared {
+  readonly input: NodeInput;
+  readonly options: NodeBuildOptions;
+  readonly target: NodeTarget;
+  readonly project: NodeProject | undefined;
+  readonly request: TreeRequest;
+  readonly tree: ResolvedTree;
+}
+
+async function plan(context: Context, prepared: Prepared): Promise<Omit<NodeBuild, keyof AsyncDisposable>> {
+  const { options, project, request, tree, target } = prepared;
+  const root = tree.modules[0]!;
+  const asked = project?.name ?? root.edges[0]?.name;
+  if (asked === undefined) throw new UserError('npm-input', `'${request.add[0]}' holds no npm package`);
+  const nodePlan = planNodePackages(tree.modules, {
+    mode: options.mode,
+    appName: project?.debianName ?? debianNodeName(asked),
+    isProject: project !== undefined,
+    asked,
+    revision: options.revision,
+    nodeVersion: target.nodeVersion,
+    suite: options.suite.codename,
+  });
+  const subject = nodePlan.packages[0]!.subject;
+  const service = project === undefined ? undefined : await serviceOf(project, options.suite);
+  const maintainer = await options.maintainer(authorOf(project?.manifest ?? subject.manifest));
+  const sourceDateEpoch = options.sourceDateEpoch ?? project?.date ?? NO_DATE;
+  const allowed = [...options.allowScripts, ...allowedByProject(root.manifest)].sort();
+  const digest = project === undefined ? undefined : keyOf([await digestTree(request.folder), project.manifestText]);
+  const unpacked = once(() => unpack(context, prepared, nodePlan, new Set(allowed), sourceDateEpoch));
+  const jobs = nodePlan.packages.map((planned): NodeJob => {
+    const source =
+      planned.kind !== 'store' && project !== undefined
+        ? `its source tree, version ${project.version}`
+        : `npm:${planned.subject.name}@${planned.subject.version}`;
+    const facts = { suite: options.suite, architecture: options.architecture, maintainer, sourceDateEpoch, source };
+    const own = planned.kind === 'store' ? undefined : service;
+    return {
+      name: planned.debianName,
+      version: planned.version,
+      source,
+      why: planned.why,
+      key: jobKey(
+        planned,
+        nodePlan,
+        [facts.architecture, maintainer, sourceDateEpoch, source, options.suite.codename],
+        {
+          allowed,
+          digest: planned.kind === 'store' ? undefined : digest,
+          service: own,
+        },
+      ),
+      sourceDateEpoch,
+      make: async () => {
+        const contents = await unpacked();
+        const made = await compose(planned, contents, prepared, { ...facts, service: own });
+        return planned.kind === 'store' ? made : { ...made, warnings: [...contents.warnings, ...made.warnings] };
+      },
+    };
+  });
+  return { jobs, warnings: nodePlan.warnings };
+}
+
+async function serviceOf(project: NodeProject, suite: SuiteFacts): Promise<ServiceFiles | undefined> {
+  const { folder, name, tool } = project;
+  return readService({ folder, name, tool, author: undefined }, suite);
+}
+
+/** undefined: something in it has no digest that is known beforehand. */
+function jobKey(
+  planned: PlannedNode,
+  nodePlan: NodePlan,
+  facts: readonly unknown[],
+  own: {
+    readonly allowed: readonly string[];
+    readonly digest: string | undefined;
+    readonly service: ServiceFiles | undefined;
+  },
+): string | undefined {
+  const linked = nodePlan.packages.filter(
+    (one) => one.storeKey !== undefined && [...planned.links.values()].includes(one.storeKey),
+  );
+  const modules = [planned, ...linked].flatMap((one) => one.modules);
+  const digests = modules.map((one) => [one.location, one.version, one.integrity ?? null]);
+  const isKnown = modules.every((one) => one.inBundle || one.location === '' || one.integrity !== undefined);
+  if (!isKnown) return undefined;
+  const { service } = own;
+  return keyOf([
+    'npm',
+    facts,
+    planned.kind,
+    planned.debianName,
+    planned.version,
+    formatRelations(planned.depends),
+    [...planned.links],
+    digests,
+    own.allowed,
+    own.digest ?? null,
+    service === undefined ? null : { ...service, entries: service.entries.map(describeEntry) },
+  ]);
+}
+
+function describeEntry(entry: DebEntry): unknown {
+  const { source } = entry;
+  const data = source !== undefined && 'data' in source ? source.data : '';
+  return [entry.path, entry.mode, Buffer.from(data as string).toString('base64')];
+}
+
+interface Contents {
+  /** By location. */
+  readonly filled: ReadonlyMap<string, FilledModule>;
+  /** Architecture of store packages that hold programs for one kind of machine. */
+  readonly nativeStores: ReadonlySet<string>;
+  readonly warnings: readonly string[];
+}
+
+async function unpack(
+  context: Context,
+  prepared: Prepared,
+  nodePlan: NodePlan,
+  allowed: ReadonlySet<string>,
+  sourceDateEpoch: number,
+): Promise<Contents> {
+  const { request, tree, target, project, options } = prepared;
+  const { folder } = request;
+  await context.log.step(`Unpack ${tree.modules.length - 1} npm packages`, () => tree.install());
+  const outcome = await runInstallScripts(context, {
+    folder,
+    modules: tree.modules,
+    policy: { allowed, nodeDir: typeof request.npm.nodedir === 'string' ? request.npm.nodedir : undefined },
+    target,
+    suite: options.suite,
+    sourceDateEpoch,
+  });
+  if (project !== undefined) await restoreProject(project, folder);
+  const filled = new Map<string, FilledModule>();
+  for (const planned of nodePlan.packages) {
+    for (const module of planned.modules) filled.set(module.location, await fill(module, prepared, outcome.ran));
+  }
+  const native = nodePlan.packages.filter(
+    (one) =>
+      one.storeKey !== undefined &&
+      one.modules.some((module) => filled.get(module.location)!.files.some((file) => file.native)),
+  );
+  return { filled, nativeStores: new Set(native.map((one) => one.storeKey!)), warnings: outcome.warnings };
+}
+
+async function fill(module: NodeModule, prepared: Prepared, built: ReadonlySet<string>): Promise<FilledModule> {
+  const programs = new Set(programsOf(module.name, module.manifest).values());
+  const all = await packageFiles(join(prepared.request.folder, module.location), programs, prepared.target);
+  const isWanted = (path: string) =>
+    !(module.location === '' && isLockFile(path)) && !(built.has(module.location) && isBuildLitter(path));
+  return { module, files: all.filter((file) => isWanted(file.path)) };
+}
+
+/** What node-gyp leaves beside the add-on: objects, makefiles, its own configuration with paths of this machine. */
+function isBuildLitter(path: string): boolean {
+  return /^build\//.test(path) && !/^build\/Release\/[^/]+\.node$/.test(path);
+}
+
+async function compose(
+  planned: PlannedNode,
+  contents: Contents,
+  prepared: Prepared,
+  facts: Parameters<typeof nodePackage>[4],
+): Promise<NodePackage> {
+  const { options, request, project } = prepared;
+  const filled = planned.modules.map((module) => contents.filled.get(module.location)!);
+  const homeOf = (key: string) => storeHome(key, contents.nativeStores.has(key) ? options.architecture : undefined);
+  const home = planned.storeKey === undefined ? appHome(planned.debianName) : homeOf(planned.storeKey);
+  const base = planned.storeKey === undefined ? '' : planned.subject.location;
+  const inner = planned.storeKey === undefined ? home : `${home}/${storedName(planned.storeKey)}`;
+  const place = (module: NodeModule): string => {
+    const below = module.location.slice(base.length).replace(/^\/+/, '');
+    return below === '' ? inner : `${inner}/${below}`;
+  };
+  const linkFolder = planned.storeKey === undefined ? `${home}/node_modules` : home;
+  const placed = [...moduleEntries(filled, place), ...moduleLinks(linkFolder, planned.links, homeOf)];
+  if (planned.kind === 'bundle') placed.push(...innerPrograms(filled, home));
+  if (planned.kind !== 'store') {
+    const subject = contents.filled.get(planned.subject.location) ?? (await fill(planned.subject, prepared, new Set()));
+    const at = placeOfSubject(planned, place, homeOf);
+    placed.push(...(await publicEntries(subject, at)));
+    if (project === undefined || planned.debianName === debianNodeName(project.name))
+      placed.push(...publicModule(subject, at));
+  }
+  const copyrights = await Promise.all(
+    [planned.subject, ...planned.modules.filter((one) => one !== planned.subject)].map((module, index) =>
+      readCopyright(
+        join(request.folder, module.location),
+        module.name,
+        module.manifest,
+        index === 0 ? '*' : `${place(module).slice(1)}/*`,
+      ),
+    ),
+  );
+  return nodePackage(planned, filled, placed, copyrights, facts);
+}
+
+/** Where the files of what was asked for really are. */
+function placeOfSubject(
+  planned: PlannedNode,
+  place: (module: NodeModule) => string,
+  homeOf: (key: string) => string,
+): string {
+  const key =
+    planned.kind === 'app' && planned.subject.location !== '' ? planned.links.get(planned.subject.name) : undefined;
+  return key === undefined ? place(planned.subject) : `${homeOf(key)}/${storedName(key)}`;
+}
+
+function once<T>(body: () => Promise<T>): () => Promise<T> {
+  let under: Promise<T> | undefined;
+  return () => {
+    under ??= body();
+    return under;
+  };
+}
