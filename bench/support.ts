@@ -67,3 +67,16 @@ export function report(title: string, rows: readonly Measurement[]): string {
   );
   return [title, head.join(' ').trimEnd(), ...lines, ''].join('\n');
 }
+
+/** Commands that do the same, in turns, so that a machine that gets slower or faster is so for each; the median of each. */
+export async function inTurns(
+  times: number,
+  scratch: string,
+  commands: readonly { readonly name: string; readonly argv: readonly string[] }[],
+): Promise<Measurement[]> {
+  const all: Measurement[][] = commands.map(() => []);
+  for (let turn = 0; turn < times; turn += 1) {
+    for (const [index, { name, argv }] of commands.entries()) all[index]!.push(await measure(name, argv, { scratch }));
+  }
+  return all.map((rows) => rows.sort((a, b) => a.wallSeconds - b.wallSeconds)[Math.floor(times / 2)]!);
+}

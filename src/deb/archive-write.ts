@@ -34,6 +34,8 @@ import type { BinaryPackage } from './package.ts';
 import { formatTarHeader, tarEnd, tarPadding } from './tar.ts';
 
 const CHUNK = 1024 * 1024;
+const SMALL_FILE = 256 * 1024;
+const ZEROS = Buffer.alloc(512);
 
 /** See `writeDeb` in archive.ts. */
 export async function writeDebFile(
@@ -140,8 +142,8 @@ interface TarWriter {
   /** Bytes so far. */
   readonly size: number;
   put(bytes: Uint8Array): Promise<void>;
-  /** Room for at least one more byte, to be filled by the caller, who then says by `filled` how many it was. */
-  room(): Promise<Buffer>;
+  /** Room for at least so many bytes (a chunk at most), to be filled by the caller, who then says by `filled` how many it was. */
+  room(least: number): Promise<Buffer>;
   filled(count: number): void;
   /** Resolves when everything is in the compressor's file. */
   end(): Promise<void>;
@@ -177,8 +179,8 @@ function createTarWriter(compressor: Compressor, check: () => void): TarWriter {
         rest = rest.subarray(piece.length);
       }
     },
-    async room() {
-      if (used === CHUNK) await flush();
+    async room(least) {
+      if (used + least > CHUNK) await flush();
       return chunk.subarray(used);
     },
     filled(count) {
@@ -201,7 +203,7 @@ async function writeFile(tar: TarWriter, object: DataObject): Promise<{ md5: str
     const header = { ...object.header, size: data.length };
     await tar.put(formatTarHeader(header));
     await tar.put(data);
-    await tar.put(Buffer.alloc(tarPadding(data.length)));
+    await tar.put(ZEROS.subarray(0, tarPadding(data.length)));
     return { md5: hash('md5', data), header };
   }
   const header = { ...object.header, size: source.size };
@@ -221,7 +223,7 @@ async function writeFile(tar: TarWriter, object: DataObject): Promise<{ md5: str
         : `only ${source.size - left} of ${source.size} bytes`;
     throw new UserError('source-changed', `the content of '${object.path}' has ${what}`);
   }
-  await tar.put(Buffer.alloc(tarPadding(source.size)));
+  await tar.put(ZEROS.subarray(0, tarPadding(source.size)));
   return { md5: digest.digest('hex'), header };
 }
 
@@ -238,22 +240,35 @@ async function writeFromDisk(
       throw new UserError('source-not-file', `the source of '${object.path}' is no regular file`, { file });
     const header = { ...object.header, size: before.size };
     await tar.put(formatTarHeader(header));
-    const digest = createHash('md5');
-    let left = before.size;
-    while (left > 0) {
-      const room = await tar.room();
-      const count = readSync(fd, room, 0, Math.min(left, room.length), null);
-      if (count === 0) throw changed(object.path, file);
-      digest.update(room.subarray(0, count));
-      tar.filled(count);
-      left -= count;
-    }
+    const md5 = await copyContent(tar, fd, before.size, () => changed(object.path, file));
     if (!isSame(before, fstatSync(fd))) throw changed(object.path, file);
-    await tar.put(Buffer.alloc(tarPadding(before.size)));
-    return { md5: digest.digest('hex'), header };
+    await tar.put(ZEROS.subarray(0, tarPadding(before.size)));
+    return { md5, header };
   } finally {
     closeSync(fd);
   }
+}
+
+/** @returns the md5 of what was copied */
+async function copyContent(tar: TarWriter, fd: number, size: number, tooShort: () => UserError): Promise<string> {
+  const isSmall = size <= SMALL_FILE;
+  let room = await tar.room(isSmall ? Math.max(1, size) : 1);
+  if (isSmall && readSync(fd, room, 0, size, null) === size) {
+    tar.filled(size);
+    return hash('md5', room.subarray(0, size)); // without a digest object, which costs more than a small file
+  }
+  const digest = createHash('md5');
+  let left = isSmall ? -1 : size; // a small file that does not come in one piece is shorter than it was
+  while (left > 0) {
+    room = await tar.room(1);
+    const count = readSync(fd, room, 0, Math.min(left, room.length), null);
+    if (count === 0) break;
+    digest.update(room.subarray(0, count));
+    tar.filled(count);
+    left -= count;
+  }
+  if (left !== 0) throw tooShort();
+  return digest.digest('hex');
 }
 
 /** O_NONBLOCK: a pipe where a file is expected is to be refused, not waited for. */
