@@ -4,6 +4,7 @@
  * argv arrays, never a shell; stdin closed unless given; LC_ALL=C.UTF-8; every child in a process group of its own that is
  * killed with its descendants on abort and on dispose; the end of stderr kept for the error; the command shown at `-v`.
  */
+import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
 import { execa, type Options } from 'execa';
 import type { RunContext } from './context.ts';
@@ -146,6 +147,25 @@ export function start(
       await settled;
     },
   };
+}
+
+/**
+ * Hands the terminal to a program until it ends, and returns its exit code (128 + n when signal n ended it). It stays in the
+ * terminal's own session and process group, so that job control and changes of the window's size reach it.
+ * @throws ToolError `tool-missing`
+ */
+export async function runInteractive(context: RunContext, program: string, args: readonly string[]): Promise<number> {
+  const command = shellQuote([program, ...args]);
+  context.log?.detail(`+ ${command}`);
+  const result = await execa(program, args, {
+    ...common(context, {}),
+    killDescendants: false,
+    stdio: 'inherit',
+  } as Options);
+  if (result.exitCode !== undefined) return result.exitCode;
+  context.signal?.throwIfAborted();
+  if (result.signal !== undefined) return 128 + constants.signals[result.signal as NodeJS.Signals];
+  throw toolError(program, command, result, '', {});
 }
 
 /** True when `program` can be started from the context's PATH. */

@@ -153,7 +153,7 @@ export async function createMachine(
     uuid: randomUUID(),
     base: { id: base.id, sha256: base.sha256 },
     architecture: base.architecture,
-    memoryMiB: Math.floor(parseSize(options.memory ?? '1024M') / 2 ** 20),
+    memoryMiB: mebibytes(options.memory ?? '1024M'),
     cpus: options.cpus ?? 2,
     accel: options.accel ?? 'auto',
     mac: id.number === undefined ? randomMac() : guestMac(DEFAULT_NETWORK, id.number),
@@ -176,6 +176,11 @@ export async function createMachine(
     throw error;
   }
   return record;
+}
+
+/** As QEMU's -m takes it. @throws UserError `size` */
+export function mebibytes(size: string): number {
+  return Math.floor(parseSize(size) / 2 ** 20);
 }
 
 function randomMac(): string {

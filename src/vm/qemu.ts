@@ -85,7 +85,11 @@ export function qemuArgs(plan: QemuPlan): string[] {
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...accelArgs(plan.accel, plan.architecture, plan.cpuModel),
     ...['-m', `${plan.memoryMiB}M`, '-smp', String(plan.cpus)],
-    ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
+    // seccomp; -daemonize itself forks and makes a session, which the stricter filters forbid
+    ...[
+      '-sandbox',
+      `on,obsolete=deny,resourcecontrol=deny${plan.detached ? '' : ',elevateprivileges=deny,spawn=deny'}`,
+    ],
     ...['-pidfile', files.pid],
     ...['-chardev', `socket,id=qmp,path=${files.qmpSocket},server=on,wait=off`, '-mon', 'chardev=qmp,mode=control'],
     '-chardev',

@@ -14,7 +14,7 @@ import { errnoOf, ToolError, UserError } from '../core/errors.ts';
 import { exists } from '../core/files.ts';
 import { formatDuration } from '../core/log.ts';
 import { type RunningProgram, shellQuote } from '../core/run.ts';
-import { type AccelChoice, chooseAccel, forgetAccel } from './accel.ts';
+import { type AccelChoice, chooseAccel, forgetAccel, type WantedAccel } from './accel.ts';
 import { type Base, verifyBase } from './base.ts';
 import { ConsoleWatch } from './console.ts';
 import { oemString } from './guest.ts';
@@ -30,6 +30,7 @@ import {
   type MachineRecord,
   machineDir,
   machinePid,
+  mebibytes,
   readMachine,
   readRun,
   removeHalfMade,
@@ -44,6 +45,10 @@ import { DEFAULT_LIMITS, type WaitLimits, waitUntilReady } from './wait.ts';
 
 export interface StartOptions {
   readonly limits?: Partial<WaitLimits> | undefined;
+  /** Instead of what the machine was created with. */
+  readonly memory?: string | undefined;
+  readonly cpus?: number | undefined;
+  readonly accel?: WantedAccel | undefined;
   /** Ports of this machine to lead into the guest; ssh has one anyhow. */
   readonly forwards?: readonly Forward[] | undefined;
   /** Writes go to a temporary file and vanish at the end. */
@@ -208,6 +213,25 @@ export async function bootVm(context: Context, name: string, options: StartOptio
   return bringUp(context, record, options, true);
 }
 
+/** The command line of ssh(1) for a machine that runs; `command` is for the guest's shell. @throws UserError `vm-not-running` */
+export async function sshArgs(context: Context, name: string, command: readonly string[]): Promise<string[]> {
+  const record = await readMachine(context, name);
+  const { target, keyFile } = await sshTarget(context, record);
+  const known = join(machineDir(context, record.name), 'known_hosts');
+  const hostKey = target.hostKey?.split(' ').slice(0, 2).join(' ');
+  await writeFile(known, `[${target.host}]:${target.port} ${hostKey}\n`, { mode: 0o600 });
+  const options = [
+    `UserKnownHostsFile=${known}`,
+    ...['GlobalKnownHostsFile=/dev/null', 'StrictHostKeyChecking=yes', 'IdentitiesOnly=yes', 'IdentityAgent=none'],
+  ];
+  return [
+    ...['-F', 'none', '-i', keyFile, '-p', String(target.port)],
+    ...options.flatMap((option) => ['-o', option]),
+    `${target.user}@${target.host}`,
+    ...(command.length === 0 ? [] : ['--', ...command]),
+  ];
+}
+
 /**
  * Logs in to a machine that runs.
  * @throws UserError `vm-unknown`, `vm-not-running`
@@ -220,7 +244,7 @@ export async function openVm(context: Context, name: string): Promise<Vm> {
 }
 
 /** How to reach a running machine. @throws UserError `vm-not-running` */
-export async function sshTarget(
+async function sshTarget(
   context: Context,
   record: MachineRecord,
 ): Promise<{ target: SshTarget; running: { sshPort: number; accel: 'kvm' | 'tcg' }; keyFile: string }> {
@@ -249,7 +273,7 @@ async function bringUp(context: Context, record: MachineRecord, options: StartOp
   const { name } = record;
   const dir = machineDir(context, name);
   const base = await verifyBase(context, record.base.id, record.base.sha256);
-  const choice = await chooseAccel(context, record.accel, base);
+  const choice = await chooseAccel(context, options.accel ?? record.accel, base);
   const key = await userKey(context);
   const hostKey = await readKey(join(dir, 'hostkey'));
   const settings = oemString({
@@ -324,8 +348,8 @@ async function startQemu(
       architecture: record.architecture,
       accel: choice.accel,
       cpuModel: choice.cpu,
-      memoryMiB: record.memoryMiB,
-      cpus: record.cpus,
+      memoryMiB: options.memory === undefined ? record.memoryMiB : mebibytes(options.memory),
+      cpus: options.cpus ?? record.cpus,
       nets: [{ kind: 'user', mac: record.mac, forwards: [ssh, ...(options.forwards ?? [])] }],
       kernel: base.kernel,
       initrd: base.initrd,

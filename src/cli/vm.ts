@@ -1,0 +1,294 @@
+/** `buildkit vm`: base images and machines. */
+import { resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import { UsageError } from '../core/errors.ts';
+import { formatBytes, formatDuration } from '../core/log.ts';
+import type { Base, BaseRequest } from '../vm/base.ts';
+import type { MachineOptions, MachineStatus } from '../vm/machine.ts';
+import type { Forward } from '../vm/qemu.ts';
+import type { StartOptions, StopMeans } from '../vm/vm.ts';
+import { type Cli, type CommandContext, type Output, table } from './command.ts';
+import { addVmNetCommands } from './vm-net.ts';
+import { addVmTestCommand } from './vm-test.ts';
+
+export function addVmCommands(program: Command, cli: Cli): void {
+  const vm = program.command('vm').description('base images and machines');
+  addBase(vm.command('base').description('images that machines are clones of'), cli);
+  addCreate(vm, cli);
+  addStart(vm, cli);
+  addStop(vm, cli);
+  addLists(vm, cli);
+  addInside(vm, cli);
+  addVmTestCommand(vm, cli);
+  addVmNetCommands(vm, cli);
+}
+
+/** `-m`, `-c`, `--accel`, as every row that boots a machine takes them. */
+export function addSizeOptions(command: Command): Command {
+  return command
+    .option('-m, --memory <size>', 'for example 512M or 2G; default: vm.memory of buildkit.yaml')
+    .option('-c, --cpus <count>', 'default: vm.cpus of buildkit.yaml', count)
+    .addOption(new Option('--accel <kind>', 'default: vm.accel of buildkit.yaml').choices(['auto', 'kvm', 'tcg']));
+}
+
+function addBase(base: Command, cli: Cli): void {
+  base
+    .command('build')
+    .description('build a base image with mmdebstrap, once; a second call finds it')
+    .option('--suite <codename>', 'default: suite of buildkit.yaml')
+    .option('--size <size>', 'of the virtual disk; default: vm.base.size of buildkit.yaml')
+    .option('--include <packages...>', 'Debian packages beside the minimum')
+    .option('--mirror <url>', "default: the mirrors in this machine's apt configuration")
+    .option('--force', 'build anew even if there is one')
+    .action(
+      cli.action(async (cx, options: Partial<BaseRequest>) => {
+        const { suite, vm } = await cx.config();
+        const { buildBase } = await import('../vm/base.ts');
+        const made = await buildBase(cx, { suite, ...vm.base, ...options });
+        return { data: made, text: `${made.reused ? 'there already' : 'built'}: ${made.id} (${describeBase(made)})` };
+      }),
+    );
+  base
+    .command('list')
+    .description('base images, oldest first')
+    .action(
+      cli.action(async (cx) => {
+        const { listBases } = await import('../vm/base.ts');
+        const found = await listBases(cx);
+        return { data: found, text: table(found.map((one) => [one.id, describeBase(one)])) };
+      }),
+    );
+  base
+    .command('show <base>')
+    .description('all that is known of a base: by its id, or the newest of a suite')
+    .action(
+      cli.action(async (cx, id: string) => {
+        const { findBase } = await import('../vm/base.ts');
+        const found = await findBase(cx, id);
+        return { data: found, text: table(Object.entries(found).map(([key, value]) => [key, String(value)])) };
+      }),
+    );
+  base
+    .command('remove <base>')
+    .description('remove a base that no machine needs')
+    .action(
+      cli.action(async (cx, id: string) => {
+        const { findBase, removeBase } = await import('../vm/base.ts');
+        const { listVms } = await import('../vm/machine.ts');
+        const base = await findBase(cx, id);
+        const users = (await listVms(cx)).filter((one) => one.base === base.id).map((one) => one.name);
+        const removed = await removeBase(cx, base.id, users);
+        return { data: removed, text: `removed: ${removed.id}` };
+      }),
+    );
+}
+
+function describeBase(base: Base): string {
+  const { suite, architecture, kernelRelease, created } = base;
+  return `${suite} ${architecture}, Linux ${kernelRelease}, ${formatBytes(base.size)}, built ${created.slice(0, 16)}Z`;
+}
+
+function addCreate(vm: Command, cli: Cli): void {
+  addSizeOptions(
+    vm
+      .command('create <name-or-number>')
+      .description('make a machine: a clone of a base; number 10 is called buildkit10')
+      .option('--name <name>', 'of a machine with a number')
+      .option('--base <base>', 'id or suite; default: suite of buildkit.yaml'),
+  ).action(
+    cli.action(async (cx, nameOrNumber: string, options: MachineOptions) => {
+      const { suite, vm } = await cx.config();
+      const { createVm, machineDir } = await import('../vm/machine.ts');
+      const { memory, cpus, accel } = vm;
+      const made = await createVm(cx, nameOrNumber, { base: suite, memory, cpus, accel, ...options });
+      const dir = machineDir(cx, made.name);
+      return { data: { ...made, dir }, text: `created: ${made.name} (base ${made.base.id}, ${dir})` };
+    }),
+  );
+}
+
+interface StartFlags {
+  readonly memory?: string;
+  readonly cpus?: number;
+  readonly accel?: 'auto' | 'kvm' | 'tcg';
+  readonly port?: readonly Forward[];
+  readonly snapshot?: boolean;
+}
+
+function addStart(vm: Command, cli: Cli): void {
+  const row = (name: string, description: string) =>
+    addSizeOptions(
+      vm
+        .command(`${name} <name> [qemu-args...]`)
+        .description(description)
+        .option(
+          '-p, --port <[tcp|udp:]host:guest>',
+          'lead a port of 127.0.0.1 into the machine; may be repeated',
+          forward,
+        )
+        .option('--snapshot', 'forget all that is written when the machine stops'),
+    );
+  row('start', 'boot a machine and wait until it is ready; it goes on when this command ends').action(
+    cli.action((cx, name: string, qemuArgs: string[], flags: StartFlags) => start(cx, name, qemuArgs, flags)),
+  );
+  row('restart', 'stop a machine, then start it').action(
+    cli.action(async (cx, name: string, qemuArgs: string[], flags: StartFlags) => {
+      const { stopVm } = await import('../vm/vm.ts');
+      cx.log.info(stopText(name, await stopVm(cx, name)));
+      return start(cx, name, qemuArgs, flags);
+    }),
+  );
+}
+
+async function start(cx: CommandContext, name: string, qemuArgs: string[], flags: StartFlags): Promise<Output> {
+  const { bootVm } = await import('../vm/vm.ts');
+  const { port, ...rest } = flags;
+  const options: StartOptions = { ...rest, forwards: port, qemuOptions: qemuArgs };
+  await using vm = await bootVm(cx, name, options);
+  const { sshPort, accel, bootMs, consoleLog } = vm;
+  const facts = { name: vm.name, sshPort, accel, bootMs: Math.round(bootMs), consoleLog };
+  const text = `${vm.name} is ready after ${formatDuration(bootMs)} (${accel}), ssh on 127.0.0.1:${sshPort}\nenter it: buildkit vm ssh ${vm.name}`;
+  return { data: facts, text };
+}
+
+function addStop(vm: Command, cli: Cli): void {
+  vm.command('stop <name>')
+    .description('power the machine down; after a while quit QEMU, then kill it')
+    .option('--timeout <seconds>', 'for the guest to shut down', count, 60)
+    .action(
+      cli.action(async (cx, name: string, { timeout }: { timeout: number }) => {
+        const { stopVm } = await import('../vm/vm.ts');
+        const means = await stopVm(cx, name, timeout * 1000);
+        return { data: { name, means }, text: stopText(name, means) };
+      }),
+    );
+  vm.command('destroy <names...>')
+    .description('end machines at once and remove all that they had')
+    .action(
+      cli.action(async (cx, names: string[]) => {
+        const { destroyVm } = await import('../vm/vm.ts');
+        for (const name of names) await destroyVm(cx, name);
+        return { data: names, text: names.map((name) => `destroyed: ${name}`).join('\n') };
+      }),
+    );
+  vm.command('gc')
+    .description('remove what dead processes left: throw-away machines, half-made ones')
+    .action(
+      cli.action(async (cx) => {
+        const { collectGarbage } = await import('../vm/vm.ts');
+        const removed = await collectGarbage(cx);
+        return { data: removed, text: removed.length === 0 ? 'nothing to remove' : `removed: ${removed.join(', ')}` };
+      }),
+    );
+}
+
+function stopText(name: string, means: StopMeans): string {
+  const texts: Record<StopMeans, string> = {
+    'not-running': `${name} did not run`,
+    'power-down': `${name} is stopped (it shut down)`,
+    quit: `${name} is stopped (it did not shut down in time: QEMU was told to quit)`,
+    kill: `${name} is stopped (QEMU did not answer and was killed)`,
+  };
+  return texts[means];
+}
+
+function addLists(vm: Command, cli: Cli): void {
+  vm.command('list')
+    .description('machines and what is true of them now: running, stopped, dead')
+    .action(
+      cli.action(async (cx) => {
+        const { listVms } = await import('../vm/machine.ts');
+        const found = await listVms(cx);
+        return { data: found, text: table(found.map(listRow)) };
+      }),
+    );
+  vm.command('status <name>')
+    .description('one machine; exit 0 when it runs, 1 when it does not')
+    .action(
+      cli.action(async (cx, name: string) => {
+        const { machineStatus, readMachine } = await import('../vm/machine.ts');
+        const status = await machineStatus(cx, await readMachine(cx, name));
+        const lines = Object.entries(status).filter(([, value]) => value !== undefined);
+        return {
+          data: status,
+          text: table(lines.map(([key, value]) => [key, String(value)])),
+          exitCode: status.state === 'running' ? 0 : 1,
+        };
+      }),
+    );
+}
+
+function listRow(one: MachineStatus): string[] {
+  const where = one.sshPort === undefined ? '' : `ssh 127.0.0.1:${one.sshPort}, ${one.accel}, process ${one.pid}`;
+  return [one.name, one.state, one.base, `${one.memoryMiB}M ${one.cpus} CPU`, one.throwAway ? 'throw-away' : '', where];
+}
+
+function addInside(vm: Command, cli: Cli): void {
+  vm.command('ssh <name> [command...]')
+    .description('log in; a command is for the shell of the machine')
+    .action(
+      cli.action(async (cx, name: string, command: string[]) => {
+        const { sshArgs } = await import('../vm/vm.ts');
+        const { runInteractive } = await import('../core/run.ts');
+        const exitCode = await runInteractive(cx, 'ssh', await sshArgs(cx, name, command));
+        return { data: { exitCode }, text: '', exitCode };
+      }),
+    );
+  vm.command('run <name> <command...>')
+    .description('run a program in the machine (after --); its output and exit code are passed on')
+    .option('--timeout <seconds>', 'kill it then', count)
+    .action(cli.action((cx, name: string, command: string[], flags: RunFlags) => runInside(cx, name, command, flags)));
+  vm.command('put <name> <local> <remote>')
+    .description('copy a file into the machine, with its mode')
+    .action(
+      cli.action(async (cx, name: string, local: string, remote: string) => {
+        const { openVm } = await import('../vm/vm.ts');
+        await using machine = await openVm(cx, name);
+        await machine.put(resolve(cx.cwd, local), remote);
+        return { data: { name, local, remote }, text: '' };
+      }),
+    );
+  vm.command('get <name> <remote> <local>')
+    .description('copy a file out of the machine, with its mode')
+    .action(
+      cli.action(async (cx, name: string, remote: string, local: string) => {
+        const { openVm } = await import('../vm/vm.ts');
+        await using machine = await openVm(cx, name);
+        await machine.get(remote, local.endsWith('/') ? `${resolve(cx.cwd, local)}/` : resolve(cx.cwd, local));
+        return { data: { name, remote, local }, text: '' };
+      }),
+    );
+}
+
+interface RunFlags {
+  readonly timeout?: number;
+}
+
+async function runInside(cx: CommandContext, name: string, command: string[], flags: RunFlags): Promise<Output> {
+  const { openVm } = await import('../vm/vm.ts');
+  await using machine = await openVm(cx, name);
+  const { exitCode, stdout, stderr } = await machine.run(command, {
+    timeoutMs: flags.timeout === undefined ? undefined : flags.timeout * 1000,
+    discard: !cx.json,
+    onOutput: (chunk, stream) => {
+      if (cx.json) return;
+      if (stream === 'stdout') cx.writeOut(chunk);
+      else process.stderr.write(chunk);
+    },
+  });
+  return { data: { exitCode, stdout, stderr }, text: '', exitCode };
+}
+
+function count(value: string): number {
+  if (!/^\d{1,6}$/.test(value)) throw new UsageError(`'${value}' is no number`);
+  return Number(value);
+}
+
+/** `8080:80`, `udp:5353:53`, `127.0.0.2:8080:80`. */
+function forward(value: string, former: readonly Forward[] = []): Forward[] {
+  const match = /^(?:(tcp|udp):)?(?:(\d+\.\d+\.\d+\.\d+):)?(\d{1,5}):(\d{1,5})$/.exec(value);
+  if (!match) throw new UsageError(`'${value}' is no pair of ports`, { hint: 'write HOST:GUEST, for example 8080:80' });
+  const protocol = match[1] === 'udp' ? 'udp' : 'tcp';
+  const address = match[2] ?? '127.0.0.1';
+  return [...former, { protocol, address, hostPort: Number(match[3]), guestPort: Number(match[4]) }];
+}
