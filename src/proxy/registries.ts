@@ -1,0 +1,347 @@
+/**
+ * npm and PyPI through the same cache: `/npm/` as a registry, `/pypi/simple/` as an index, files kept by digest.
+ *
+ * Secret: where each puts its digests (npm packument `dist.integrity`, PEP 503 fragments, PEP 691 `hashes`), and how addresses in
+ * their answers are turned so that files come through here, too. What a file must be is read from the index page that is in the
+ * cache, so that what a lock names can be fetched again offline.
+ */
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { OpenFile } from './files.ts';
+import type { Digest, HashName } from './policy.ts';
+import type { Found, ProxyCache } from './proxy.ts';
+import { encodePath, parseTarget } from './target.ts';
+
+export interface Registries {
+  npm(request: IncomingMessage, response: ServerResponse): Promise<void>;
+  pypi(request: IncomingMessage, response: ServerResponse): Promise<void>;
+}
+
+interface Page {
+  readonly key: string;
+  readonly url: string;
+  readonly accept: string;
+  readonly contentType: string;
+}
+
+const PACKUMENT = 'application/vnd.npm.install-v1+json';
+const SIMPLE_JSON = 'application/vnd.pypi.simple.v1+json';
+
+export function createRegistries(cache: ProxyCache): Registries {
+  const npmBase = cache.settings.npmRegistry.replace(/\/+$/, '');
+  const pypiBase = cache.settings.pypiIndex.replace(/\/+$/, '');
+  const maxAge = cache.settings.maxAge;
+
+  /** The page in the cache, asked for again when it is time. Undefined: answered already. */
+  async function page(page: Page, response: ServerResponse): Promise<OpenFile | undefined> {
+    const ask = {
+      key: page.key,
+      sources: [{ url: page.url, trusted: true }],
+      contentType: page.contentType,
+      headers: { accept: page.accept },
+    };
+    for (let round = 0; round < 3; round += 1) {
+      const found = await cache.findChanging(ask, maxAge);
+      const settled = await settle(found);
+      if (settled.kind === 'file') return settled.file;
+      if (settled.kind === 'none') {
+        if (settled.status === 503) cache.unavailable(response, page.key, settled.reason);
+        else cache.answerer.text(response, settled.status, settled.reason);
+        return undefined;
+      }
+    }
+    cache.unavailable(response, page.key, 'the page changes while it is fetched');
+    return undefined;
+  }
+
+  async function settle(
+    found: Found,
+  ): Promise<{ kind: 'file'; file: OpenFile } | { kind: 'none'; status: number; reason: string } | { kind: 'again' }> {
+    if (found.kind !== 'transfer') return found;
+    const outcome = await found.transfer.done;
+    const sha256 = outcome.kind === 'stored' ? outcome.sha256 : found.before?.sha256;
+    if (outcome.kind === 'not-modified' && found.before)
+      cache.store.touchUrl(found.before.key, Math.floor(cache.context.now().getTime() / 1000));
+    if (outcome.kind === 'absent') return { kind: 'none', status: 404, reason: 'upstream has no such file' };
+    const file = sha256 === undefined ? undefined : await cache.files.open(sha256);
+    if (file) return { kind: 'file', file };
+    return outcome.kind === 'failed' ? { kind: 'none', status: 503, reason: outcome.reason } : { kind: 'again' };
+  }
+
+  async function sendFile(
+    request: IncomingMessage,
+    response: ServerResponse,
+    key: string,
+    url: string,
+    digests: readonly Digest[],
+    trusted: boolean,
+    type: string,
+  ): Promise<void> {
+    cache.metrics.add('requests');
+    const ask = { key, sources: [{ url, trusted }], contentType: type };
+    for (let round = 0; round < 3; round += 1) {
+      const found = await cache.findDigest(
+        ask,
+        { digests },
+        digests.length > 0 ? 'checked against its index page' : 'unverified: its index page is not here',
+      );
+      if (response.destroyed || (await cache.send(request, response, found, type, key))) return;
+    }
+    cache.unavailable(response, key, 'the file changes upstream while it is fetched');
+  }
+
+  const textOf = (file: OpenFile): string =>
+    file.bytes ? file.bytes.toString('utf8') : readFileSync(cache.blobs.pathOf(file.sha256), 'utf8');
+
+  function sendPage(request: IncomingMessage, response: ServerResponse, text: string, type: string): void {
+    const bytes = Buffer.from(text);
+    const etag = `"${createHash('sha256').update(bytes).digest('hex')}"`;
+    cache.answerer.bytes(request, response, bytes, etag, {
+      contentType: type,
+      lastModified: undefined,
+      cache: 'HIT',
+      why: 'index page, addresses turned to this cache',
+      age: 0,
+      immutable: false,
+    });
+  }
+
+  async function npm(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const path = pathBelow(request, 'npm/');
+    if (path === undefined) {
+      cache.answerer.text(response, 400, 'the path is malformed');
+      return;
+    }
+    const tarball = /^((?:@[^/]+\/)?[^/@][^/]*)\/-\/(?:[^/]+\/)?([^/]+\.tgz)$/.exec(path);
+    if (!tarball) {
+      if (!/^(?:@[^/]+\/)?[^/@-][^/]*$/.test(path)) {
+        cache.answerer.text(response, 404, 'only packages and their tarballs');
+        return;
+      }
+      const file = await page(packument(path, request.headers.accept), response);
+      if (!file) return;
+      const base = `http://${request.headers.host ?? 'localhost'}/npm/`;
+      return sendPage(request, response, textOf(file).replaceAll(`"${npmBase}/`, `"${base}`), 'application/json');
+    }
+    const key = `npm/${path}`;
+    const digests = tarballDigests(tarball[1]!, tarball[2]!);
+    await sendFile(request, response, key, `${npmBase}/${encodePath(path)}`, digests, true, 'application/octet-stream');
+  }
+
+  function packument(name: string, accept: string | undefined): Page {
+    const short = accept?.includes(PACKUMENT) ?? false;
+    const type = short ? PACKUMENT : 'application/json';
+    return {
+      key: `npm/${name}${short ? '?install' : ''}`,
+      url: `${npmBase}/${encodePath(name).replace('/', '%2f')}`,
+      accept: type,
+      contentType: type,
+    };
+  }
+
+  /** What the packument in the cache says of a tarball; nothing when none is here. */
+  function tarballDigests(name: string, file: string): Digest[] {
+    for (const key of [`npm/${name}?install`, `npm/${name}`]) {
+      const row = cache.store.url(key);
+      if (!row) continue;
+      try {
+        const document = JSON.parse(readFileSync(cache.blobs.pathOf(row.sha256), 'utf8')) as Packument;
+        for (const version of Object.values(document.versions ?? {})) {
+          if (version.dist?.tarball?.endsWith(`/${file}`)) return npmDigests(version.dist);
+        }
+      } catch {
+        // a page that is damaged tells nothing: the file is then marked as unverified
+      }
+    }
+    return [];
+  }
+
+  async function pypi(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const path = pathBelow(request, 'pypi/');
+    if (path === undefined) {
+      cache.answerer.text(response, 400, 'the path is malformed');
+      return;
+    }
+    const project = /^simple\/([A-Za-z0-9._-]+)\/?$/.exec(path)?.[1];
+    if (project !== undefined) {
+      const json = request.headers.accept?.includes(SIMPLE_JSON) ?? false;
+      const file = await page(simplePage(project, json), response);
+      if (!file) return;
+      const links = simpleLinks(textOf(file), json, `${pypiBase}/${project}/`);
+      const text = json ? turnJson(textOf(file), links, project) : renderSimple(project, links);
+      return sendPage(request, response, text, json ? SIMPLE_JSON : 'text/html; charset=utf-8');
+    }
+    const wanted = /^files\/([A-Za-z0-9._-]+)\/([0-9a-f]{16})\/([^/]+)$/.exec(path);
+    if (!wanted) {
+      cache.answerer.text(response, 404, 'pages are at /pypi/simple/PROJECT/');
+      return;
+    }
+    // only what an index page in the cache links to is fetched: this is no way to other hosts
+    const link = findLink(wanted[1]!, wanted[2]!, wanted[3]!);
+    if (!link) {
+      cache.answerer.text(response, 404, 'no index page here links to this file: ask for its page first');
+      return;
+    }
+    await sendFile(
+      request,
+      response,
+      `pypi/${path}`,
+      link.url,
+      link.digests,
+      hostOf(link.url) === hostOf(pypiBase),
+      'application/octet-stream',
+    );
+  }
+
+  function simplePage(project: string, json: boolean): Page {
+    const name = project.toLowerCase().replaceAll(/[-_.]+/g, '-');
+    const type = json ? SIMPLE_JSON : 'text/html';
+    return {
+      key: `pypi/simple/${name}/${json ? '?json' : ''}`,
+      url: `${pypiBase}/${name}/`,
+      accept: json ? `${SIMPLE_JSON}, text/html;q=0.1` : 'text/html',
+      contentType: type,
+    };
+  }
+
+  function findLink(project: string, id: string, file: string): Link | undefined {
+    for (const json of [true, false]) {
+      const { key, url } = simplePage(project, json);
+      const row = cache.store.url(key);
+      if (!row) continue;
+      try {
+        const text = readFileSync(cache.blobs.pathOf(row.sha256), 'utf8');
+        const link = simpleLinks(text, json, url).find((one) => one.file === file && linkId(one.url) === id);
+        if (link) return link;
+      } catch {
+        // damaged: asked for again with its page
+      }
+    }
+    return undefined;
+  }
+
+  return { npm, pypi };
+}
+
+interface Dist {
+  readonly tarball?: string;
+  readonly integrity?: string;
+  readonly shasum?: string;
+}
+
+interface Packument {
+  readonly versions?: Readonly<Record<string, { readonly dist?: Dist }>>;
+}
+
+/** Subresource Integrity: the strongest hash of `dist.integrity`; older packages have only a SHA1. */
+export function npmDigests(dist: Dist): Digest[] {
+  for (const algorithm of ['sha512', 'sha256'] as const) {
+    const match = new RegExp(`(?:^|\\s)${algorithm}-([A-Za-z0-9+/=]+)`).exec(dist.integrity ?? '');
+    if (match) return [{ algorithm, hex: Buffer.from(match[1]!, 'base64').toString('hex') }];
+  }
+  return dist.shasum && /^[0-9a-f]{40}$/.test(dist.shasum) ? [{ algorithm: 'sha1', hex: dist.shasum }] : [];
+}
+
+interface Link {
+  readonly file: string;
+  readonly url: string;
+  readonly digests: readonly Digest[];
+  readonly attributes: string;
+}
+
+/** The links of a page, HTML (PEP 503) or JSON (PEP 691), absolute; those to other schemes are left out. */
+export function simpleLinks(text: string, json: boolean, base: string): Link[] {
+  if (json) {
+    if (text.trimStart().startsWith('<')) return simpleLinks(text, false, base);
+    const page = JSON.parse(text) as { files?: { filename: string; url: string; hashes?: Record<string, string> }[] };
+    return (page.files ?? []).flatMap(({ url, hashes }) => linkOf(url, base, hashes ?? {}, ''));
+  }
+  return [...text.matchAll(/<a\s([^>]*)>/gi)].flatMap((match) => {
+    const attributes = match[1]!;
+    const href = /href\s*=\s*(?:"([^"]*)"|'([^']*)')/i.exec(attributes);
+    const address = decodeEntities(href?.[1] ?? href?.[2] ?? '');
+    const hash = /#(sha256|sha512|sha1|md5)=([0-9a-f]+)$/i.exec(address);
+    const others = [...attributes.matchAll(/\s?(data-[a-z-]+)\s*=\s*"([^"]*)"/gi)].map(
+      ([, name, value]) => ` ${name}="${value}"`,
+    );
+    return linkOf(address, base, hash ? { [hash[1]!.toLowerCase()]: hash[2]!.toLowerCase() } : {}, others.join(''));
+  });
+}
+
+function linkOf(address: string, base: string, hashes: Readonly<Record<string, string>>, attributes: string): Link[] {
+  const url = URL.parse(address, base);
+  if (!url || (url.protocol !== 'http:' && url.protocol !== 'https:')) return [];
+  url.hash = '';
+  const file = decodeURIComponent(url.pathname.slice(url.pathname.lastIndexOf('/') + 1));
+  if (file === '' || /[/\\\u0000-\u001f]/.test(file)) return [];
+  const best = (['sha512', 'sha256', 'sha1', 'md5'] as readonly HashName[]).find((name) =>
+    /^[0-9a-f]+$/.test(hashes[name] ?? ''),
+  );
+  return [{ file, url: url.href, digests: best ? [{ algorithm: best, hex: hashes[best]! }] : [], attributes }];
+}
+
+function linkId(url: string): string {
+  return createHash('sha256').update(url).digest('hex').slice(0, 16);
+}
+
+function ownAddress(link: Link, project: string): string {
+  return `/pypi/files/${project}/${linkId(link.url)}/${encodeURIComponent(link.file)}`;
+}
+
+function renderSimple(project: string, links: readonly Link[]): string {
+  const rows = links.map((link) => {
+    const fragment = link.digests[0] ? `#${link.digests[0].algorithm}=${link.digests[0].hex}` : '';
+    return `<a href="${ownAddress(link, project)}${fragment}"${withoutMetadata(link.attributes)}>${escapeText(link.file)}</a><br>`;
+  });
+  return `<!doctype html>\n<html><head><meta name="pypi:repository-version" content="1.0"><title>${escapeText(project)}</title></head><body>\n${rows.join('\n')}\n</body></html>\n`;
+}
+
+/** Separate metadata files (PEP 658) are not offered: their digests stand in no fragment. */
+function withoutMetadata(attributes: string): string {
+  return attributes.replaceAll(/ data-(?:dist-info|core)-metadata="[^"]*"/g, '');
+}
+
+function turnJson(text: string, links: readonly Link[], project: string): string {
+  if (text.trimStart().startsWith('<'))
+    return JSON.stringify({
+      meta: { 'api-version': '1.0' },
+      name: project,
+      files: links.map((link) => ({
+        filename: link.file,
+        url: ownAddress(link, project),
+        hashes: Object.fromEntries(link.digests.map(({ algorithm, hex }) => [algorithm, hex])),
+      })),
+    });
+  const page = JSON.parse(text) as { files?: Record<string, unknown>[] };
+  const own = new Map(links.map((link) => [link.file, link]));
+  const files = (page.files ?? []).flatMap((file) => {
+    const link = own.get(String(file.filename));
+    return link
+      ? [{ ...file, url: ownAddress(link, project), 'core-metadata': false, 'dist-info-metadata': false }]
+      : [];
+  });
+  return JSON.stringify({ ...page, files });
+}
+
+function pathBelow(request: IncomingMessage, prefix: string): string | undefined {
+  const target = parseTarget((request.url ?? '').replace(/%2f/i, '/'));
+  return target.form === 'origin' && target.path.startsWith(prefix) ? target.path.slice(prefix.length) : undefined;
+}
+
+function hostOf(url: string): string {
+  return URL.parse(url)?.host ?? '';
+}
+
+function decodeEntities(text: string): string {
+  return text
+    .replaceAll('&amp;', '&')
+    .replaceAll('&quot;', '"')
+    .replaceAll('&#39;', "'")
+    .replaceAll('&lt;', '<')
+    .replaceAll('&gt;', '>');
+}
+
+function escapeText(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
+}
