@@ -82,6 +82,7 @@ export async function runRelease(context: Context, request: ReleaseRequest): Pro
   if (request.withoutTest) return done;
   const base = await step(`Base image of ${config.suite}`, () => baseImage(context, config));
   const test = await step('Install and check in a clean machine', () => installAndCheck(context, request, built, base));
+  if (!test.passed) context.log.warn('the packages did not pass: see the report');
   return { ...done, base, test };
 }
 
@@ -94,6 +95,7 @@ function buildRequest({ config, workspaceDir }: ReleaseRequest): BuildRequest {
     packagingVersion: config.pkg['packaging-version'],
     maintainer: config.pkg.maintainer,
     compression: config.pkg.compression,
+    policy: config.pkg,
   };
 }
 
@@ -178,7 +180,8 @@ async function installAndCheck(
   const url = `http://${HOST_FROM_GUEST}:${server.port}/`;
   context.log.info(`the machine finds the repository at ${url}`);
   const sources = parseSources(await repo.sources(config.suite, { url }));
-  return testPackages(context, {
+  // awaited here: the repository is served until the machine has what it wants
+  return await testPackages(context, {
     suite: config.suite,
     packages: config.release.install ?? built.asked,
     sources,
