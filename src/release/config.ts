@@ -32,6 +32,20 @@ const pkg = z.strictObject({
     .optional()
     .describe('"Name <mail>"; default: from pyproject.toml, DEBFULLNAME and DEBEMAIL, or git'),
   out: z.string().default('dist').describe('folder for the .deb files'),
+  deps: z
+    .enum(['auto', 'packages', 'bundle', 'distro'])
+    .default('packages')
+    .describe('dependencies: each a package; all bundled; all from the suite; or auto, the best of them for each'),
+  present: z.array(z.string()).default([]).describe('distributions that are left to the suite'),
+  build: z.array(z.string()).default([]).describe('distributions that get a package, whatever the suite has'),
+  vendor: z.array(z.string()).default([]).describe('distributions that applications carry inside'),
+  drop: z.array(z.string()).default([]).describe('distributions that are left out'),
+  rename: z.record(z.string(), z.string()).default({}).describe('distribution to Debian name'),
+  depends: z
+    .record(z.string(), z.array(z.string()))
+    .default({})
+    .describe('built package to further relations, as in Depends'),
+  mirror: z.url().optional().describe('where to read what the suite has, if this machine does not follow it'),
 });
 
 const repo = z.strictObject({
