@@ -1,9 +1,9 @@
 /** `buildkit pkg`: building packages, and looking into any. */
 import { resolve } from 'node:path';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { readDeb } from '../deb/archive.ts';
 import { getField } from '../deb/control.ts';
-import { type BuildRequest, buildPackages, planBuild } from '../pkg/build.ts';
+import { type BuildRequest, buildPackages, type DependencyMode, planBuild } from '../pkg/build.ts';
 import { packageInfo, packageInfoText } from '../pkg/info.ts';
 import { type Cli, type CommandContext, type Output, table } from './command.ts';
 
@@ -15,22 +15,18 @@ interface BuildOptions {
   readonly maintainer?: string;
   readonly compression?: BuildRequest['compression'];
   readonly refresh?: boolean;
+  readonly deps?: DependencyMode;
+  readonly mirror?: string;
   readonly dryRun?: boolean;
 }
 
 export function addPkgCommands(program: Command, cli: Cli): void {
   const pkg = program.command('pkg').description('build .deb files of a package and of everything it needs');
-  pkg
-    .command('build')
+  withPlanOptions(pkg.command('build'))
     .description('build folders, wheels or requirements, and everything they need')
-    .argument('[inputs...]', "folders and requirements: '.', 'flask>=3', 'x.whl'; default: packages in buildkit.yaml")
-    .option('--suite <codename>', 'Debian release to build for; default: suite in buildkit.yaml')
     .option('--out <dir>', 'folder for the .deb files; default: pkg.out in buildkit.yaml')
-    .option('--arch <architecture>', 'Debian architecture to build for; default: that of this machine')
-    .option('--packaging-version <version>', 'the Debian revision before the suite mark')
     .option('--maintainer <name-and-mail>', '"Name <mail>" in the packages')
-    .option('--compression <kind>', 'xz, zstd, gzip or none')
-    .option('--refresh', 'ask the package index again, also when it was asked minutes ago')
+    .addOption(new Option('--compression <kind>', 'of the members').choices(['xz', 'zstd', 'gzip', 'none']))
     .option('--dry-run', 'show what would be built')
     .action(
       cli.action(async (cx, inputs: string[], options: BuildOptions) => {
@@ -38,6 +34,16 @@ export function addPkgCommands(program: Command, cli: Cli): void {
         return options.dryRun
           ? planOutput(request, await planBuild(cx, request))
           : buildOutput(await buildPackages(cx, request));
+      }),
+    );
+  withPlanOptions(pkg.command('plan'))
+    .description('the whole table: what is built, left to the suite, carried inside or dropped, and why')
+    .option('--graph', 'who needs whom, for graphviz')
+    .action(
+      cli.action(async (cx, inputs: string[], options: BuildOptions & { graph?: boolean }) => {
+        const request = await buildRequest(cx, inputs, options);
+        const plan = await planBuild(cx, request);
+        return options.graph ? { data: plan.edges, text: graphText(plan.edges) } : planOutput(request, plan);
       }),
     );
   pkg
@@ -50,6 +56,28 @@ export function addPkgCommands(program: Command, cli: Cli): void {
         return { data: packageInfo(info), text: packageInfoText(info) };
       }),
     );
+}
+
+function withPlanOptions(command: Command): Command {
+  return command
+    .argument('[inputs...]', "folders and requirements: '.', 'flask>=3', 'x.whl'; default: packages in buildkit.yaml")
+    .option('--suite <codename>', 'Debian release to build for; default: suite in buildkit.yaml')
+    .option('--arch <architecture>', 'Debian architecture to build for; default: that of this machine')
+    .option('--packaging-version <version>', 'the Debian revision before the suite mark')
+    .addOption(
+      new Option('--deps <mode>', 'what becomes of dependencies; default: pkg.deps in buildkit.yaml').choices([
+        'auto',
+        'packages',
+        'bundle',
+        'distro',
+      ]),
+    )
+    .option('--mirror <url>', 'where to read what the suite has, if this machine does not follow it')
+    .option('--refresh', 'ask the package index again, also when it was asked minutes ago');
+}
+
+function graphText(edges: readonly (readonly [string, string])[]): string {
+  return `digraph packages {\n${edges.map(([from, to]) => `  "${from}" -> "${to}";`).join('\n')}\n}`;
 }
 
 async function buildRequest(
@@ -69,11 +97,12 @@ async function buildRequest(
     maintainer: options.maintainer ?? pkg.maintainer,
     compression: options.compression ?? pkg.compression,
     refresh: options.refresh,
+    policy: { ...pkg, deps: options.deps ?? pkg.deps, mirror: options.mirror ?? pkg.mirror },
   };
 }
 
 function planOutput(request: BuildRequest, plan: Awaited<ReturnType<typeof planBuild>>): Output {
-  const rows = plan.packages.map((one) => [one.name, one.version, one.decision, one.why]);
+  const rows = plan.table.map((one) => [one.name, one.version, one.decision, one.why]);
   return { data: { suite: request.suite, ...plan }, text: table(rows) };
 }
 

@@ -11,16 +11,21 @@ import { UserError } from '../core/errors.ts';
 import { debArch } from '../deb/arch.ts';
 import type { Compression } from '../deb/compression.ts';
 import { type BinaryPackage, debFileName } from '../deb/package.ts';
+import { parseRelations } from '../deb/relation.ts';
 import { suiteFacts, suiteMark } from '../deb/suites.ts';
 import { readInputs } from './inputs.ts';
 import { chooseMaintainer } from './maintainer.ts';
 import { type Built, buildJob, findClashes, type Job, placePackages } from './produce.ts';
 import { type ClosurePackage, planClosure } from './python/closure.ts';
-import { findPip } from './python/pip.ts';
+import { hasPrograms } from './python/layout.ts';
+import { findPip, type Pip, type Resolution, type Resolved } from './python/pip.ts';
+import { type Decision, type DependencyMode, decide, type Policy } from './python/policy.ts';
 import { normaliseName } from './python/requirement.ts';
 import { resolveOnce } from './python/resolution.ts';
 import { readService, type ServiceFiles } from './python/service.ts';
 import { type ProjectWheel, projectWheel, wheelsOf } from './python/source.ts';
+import { openWheel } from './python/wheel.ts';
+import { readSuiteIndex } from './suite-index.ts';
 
 export interface BuildRequest {
   /** Folders and requirements as the user wrote them: '.', 'flask', 'flask>=3', 'pypi:flask==3.1.3', 'x.whl'. */
@@ -39,8 +44,37 @@ export interface BuildRequest {
   readonly maintainer?: string | undefined;
   /** Default 'xz'. */
   readonly compression?: Compression | undefined;
+  /** What becomes of dependencies; default: each is built. */
+  readonly policy?: BuildPolicy | undefined;
   /** Asks the index again, also when it was asked minutes ago. */
   readonly refresh?: boolean | undefined;
+}
+
+export type { DependencyMode };
+
+export interface BuildPolicy {
+  /** 'auto': what the suite has is left to it, what it lacks is built, what it has otherwise is vendored; default 'packages'. */
+  readonly deps?: DependencyMode | undefined;
+  /** Overrides by distribution name. */
+  readonly present?: readonly string[] | undefined;
+  readonly build?: readonly string[] | undefined;
+  readonly vendor?: readonly string[] | undefined;
+  readonly drop?: readonly string[] | undefined;
+  /** Distribution to Debian name. */
+  readonly rename?: Readonly<Record<string, string>> | undefined;
+  /** Debian name of a built package to further relations. */
+  readonly depends?: Readonly<Record<string, readonly string[]>> | undefined;
+  /** Where to read what the suite has, when this machine does not follow it. */
+  readonly mirror?: string | undefined;
+}
+
+/** One row of the whole table: also what is left to the suite, carried inside, or dropped. */
+export interface PlannedDependency {
+  /** Debian's name for what is built or present, the distribution's otherwise. */
+  readonly name: string;
+  readonly version: string;
+  readonly decision: Decision['kind'];
+  readonly why: string;
 }
 
 export interface PlannedPackage {
@@ -56,7 +90,12 @@ export interface PlannedPackage {
 }
 
 export interface BuildPlan {
+  /** What would be built. */
   readonly packages: readonly PlannedPackage[];
+  /** Every distribution of the closure and what becomes of it. */
+  readonly table: readonly PlannedDependency[];
+  /** Who needs whom, by the names in `packages`. */
+  readonly edges: readonly (readonly [from: string, to: string])[];
 }
 
 export interface BuildResult {
@@ -71,8 +110,18 @@ export interface BuildResult {
 
 /** Resolves the closure and says what `buildPackages` would build. Writes nothing outside the cache. */
 export async function planBuild(context: Context, request: BuildRequest): Promise<BuildPlan> {
-  const { jobs } = await prepare(context, request);
+  const prepared = await prepare(context, request);
+  const { jobs } = prepared;
+  const built = new Set(jobs.map((job) => job.facts.name));
   return {
+    table: planTable(prepared),
+    edges: jobs
+      .flatMap((job) =>
+        [...new Set(parseRelations(job.facts.depends).flatMap((group) => group.map((one) => one.name)))].map(
+          (to) => [job.facts.name, to] as const,
+        ),
+      )
+      .filter(([, to]) => built.has(to) || prepared.decisions !== undefined),
     packages: jobs.map((job) => ({
       name: job.facts.name,
       version: job.facts.version,
@@ -83,19 +132,48 @@ export async function planBuild(context: Context, request: BuildRequest): Promis
   };
 }
 
+function planTable({ jobs, decisions, resolution }: Prepared): PlannedDependency[] {
+  const built = jobs.map((job): PlannedDependency => {
+    const decision = decisions?.get(normaliseName(job.planned.distribution.name));
+    const why = job.planned.extra === undefined && decision ? decision.why : job.planned.why;
+    return { name: job.facts.name, version: job.facts.version, decision: 'build', why };
+  });
+  const others = [...(decisions ?? [])].filter(([, one]) => one.kind !== 'build');
+  return [
+    ...built,
+    ...others.map(([name, one]): PlannedDependency => {
+      if (one.kind === 'present')
+        return { name: one.package.name, version: one.package.version, decision: 'present', why: one.why };
+      const version = resolution.distributions.find((other) => normaliseName(other.name) === name)?.version ?? '';
+      return { name, version, decision: one.kind, why: one.why };
+    }),
+  ];
+}
+
 /**
  * Builds every package of the closure into `outDir`.
  * @throws UserError for a closure that cannot be, for names and files that clash, for sources that do not build
  */
 export async function buildPackages(context: Context, request: BuildRequest): Promise<BuildResult> {
   const prepared = await prepare(context, request);
-  const distributions = [...new Set(prepared.jobs.map((job) => job.planned.distribution))];
+  const distributions = [
+    ...new Set(prepared.jobs.flatMap(({ planned }) => [planned.distribution, ...planned.vendored])),
+  ];
   const paths = await wheelsOf(context, prepared.pip, distributions, sourceDateEpoch(context));
   const wheelOf = new Map(distributions.map((one, index) => [one, paths[index]!]));
   const limit = pLimit(availableParallelism());
   const built: Built[] = await context.log.step(`Build ${prepared.jobs.length} packages for ${request.suite}`, () =>
     Promise.all(
-      prepared.jobs.map((job) => limit(() => buildJob(context, job, wheelOf.get(job.planned.distribution)!))),
+      prepared.jobs.map((job) =>
+        limit(() =>
+          buildJob(
+            context,
+            job,
+            wheelOf.get(job.planned.distribution)!,
+            job.planned.vendored.map((one) => wheelOf.get(one)!),
+          ),
+        ),
+      ),
     ),
   );
   for (const warning of new Set([...prepared.warnings, ...built.flatMap((one) => one.warnings)]))
@@ -130,6 +208,8 @@ function sourceDateEpoch(context: Context): number | undefined {
   return text !== undefined && /^\d{1,12}$/.test(text) ? Number(text) : undefined;
 }
 
+type Prepared = Awaited<ReturnType<typeof prepare>>;
+
 async function prepare(context: Context, request: BuildRequest) {
   const suite = suiteFacts(request.suite);
   const revision = `${request.packagingVersion ?? '1'}~${suiteMark(request.suite)}`;
@@ -153,11 +233,10 @@ async function prepare(context: Context, request: BuildRequest) {
     services.set(name, { service, wheel });
     if (service) names.set(name, wheel.project.tool.package ?? name);
   }
-  const closure = planClosure(resolution, {
-    revision,
-    names,
-    askedExtras: inputs.askedExtras(wheels.map((one) => one.path)),
-  });
+  for (const [name, debian] of Object.entries(request.policy?.rename ?? {})) names.set(normaliseName(name), debian);
+  const askedExtras = inputs.askedExtras(wheels.map((one) => one.path));
+  const decisions = await decideAll(context, request, { pip, resolution, askedExtras, names, services, architecture });
+  const closure = planClosure(resolution, { revision, names, askedExtras, decisions });
   const maintainer = await chooseMaintainer(
     context,
     request.maintainer,
@@ -176,14 +255,76 @@ async function prepare(context: Context, request: BuildRequest) {
         suite,
         architecture,
         maintainer,
-        depends: planned.depends,
+        depends: [planned.depends, ...(request.policy?.depends?.[planned.debianName] ?? [])].filter(Boolean).join(', '),
         source: sourceName(planned, own?.wheel),
         service: planned.extra === undefined ? own?.service : undefined,
       },
     };
   });
   refuseSameNames(jobs);
-  return { jobs, pip, warnings: closure.warnings };
+  return { jobs, pip, resolution, decisions, warnings: closure.warnings };
+}
+
+interface DecisionFacts {
+  readonly pip: Pip;
+  readonly resolution: Resolution;
+  readonly askedExtras: ReadonlyMap<string, readonly string[]>;
+  readonly names: ReadonlyMap<string, string>;
+  readonly services: ReadonlyMap<string, { readonly service: ServiceFiles | undefined }>;
+  readonly architecture: string;
+}
+
+/** undefined: everything is built, as the plain policy has it. */
+async function decideAll(
+  context: Context,
+  request: BuildRequest,
+  facts: DecisionFacts,
+): Promise<ReadonlyMap<string, Decision> | undefined> {
+  const set = (names: readonly string[] | undefined) => new Set(names?.map(normaliseName));
+  const { deps = 'packages', mirror, ...lists } = request.policy ?? {};
+  const policy: Policy = {
+    mode: deps,
+    present: set(lists.present),
+    build: set(lists.build),
+    vendor: set(lists.vendor),
+    drop: set(lists.drop),
+  };
+  if (deps === 'packages' && policy.present.size + policy.vendor.size + policy.drop.size === 0) return undefined;
+  const wantsSuite = deps === 'auto' || deps === 'distro' || policy.present.size > 0;
+  const suite = wantsSuite ? await readSuiteIndex(context, request.suite, facts.architecture, mirror) : new Map();
+  const requested = facts.resolution.distributions.filter((one) => one.requested);
+  const { of, problems } = decide({
+    ...facts,
+    suite,
+    policy,
+    asked: new Set(requested.map((one) => normaliseName(one.name))),
+    applications: await applicationsAmong(context, facts, requested),
+  });
+  if (problems.length === 0) return of;
+  throw new UserError(
+    'not-in-suite',
+    `${request.suite} does not have all that is needed:\n${problems.map((line) => `  ${line}`).join('\n')}`,
+    {
+      hint: "build what is missing (deps: auto), or name it under 'build' or 'vendor'",
+    },
+  );
+}
+
+/** Those with programs or units of their own. */
+async function applicationsAmong(
+  context: Context,
+  facts: DecisionFacts,
+  requested: readonly Resolved[],
+): Promise<Set<string>> {
+  const paths = await wheelsOf(context, facts.pip, requested, sourceDateEpoch(context));
+  const applications = new Set<string>();
+  for (const [index, one] of requested.entries()) {
+    const name = normaliseName(one.name);
+    using wheel = await openWheel(paths[index]!);
+    const units = facts.services.get(name)?.service?.units.length ?? 0;
+    if (units > 0 || (await hasPrograms(wheel))) applications.add(name);
+  }
+  return applications;
 }
 
 /** 'hello_service' of 'hello_service-0.1.0-py3-none-any.whl' */

@@ -17,7 +17,7 @@ import { type BinaryPackage, debFileName } from '../deb/package.ts';
 import { cachedFiles, forget, keepFiles, keyOf, workFolder } from './cache.ts';
 import type { ClosurePackage } from './python/closure.ts';
 import { extraPackage, type PackageFacts, pythonPackage, wheelDate } from './python/package.ts';
-import { openWheel } from './python/wheel.ts';
+import { openWheel, type Wheel } from './python/wheel.ts';
 
 /** A day for wheels that name none; 2016-01-01 as flit has it. */
 const NO_DATE = 1_451_606_400;
@@ -45,7 +45,13 @@ interface Notes {
   readonly warnings: readonly string[];
 }
 
-export async function buildJob(context: Context, job: Job, wheelPath: string): Promise<Built> {
+/** @param vendored wheel files of what the package carries inside */
+export async function buildJob(
+  context: Context,
+  job: Job,
+  wheelPath: string,
+  vendored: readonly string[] = [],
+): Promise<Built> {
   const wheelSha256 = job.wheelSha256 ?? (await digestFile(wheelPath, 'sha256'));
   const { service, suite, ...facts } = job.facts;
   const key = keyOf([
@@ -57,12 +63,13 @@ export async function buildJob(context: Context, job: Job, wheelPath: string): P
     job.planned.extra ?? null,
     job.compression,
     job.sourceDateEpoch ?? null,
+    await Promise.all(vendored.map((path) => digestFile(path, 'sha256'))),
     service === undefined ? null : { ...service, entries: service.entries.map(describeEntry) },
   ]);
   const cached = await readCached(context, key);
   if (cached) return cached;
   context.log.detail(`build ${facts.name} ${facts.version}`);
-  return produce(context, job, wheelPath, key);
+  return produce(context, job, wheelPath, vendored, key);
 }
 
 function describeEntry(entry: { readonly path: string; readonly mode: number; readonly source?: unknown }): unknown {
@@ -84,17 +91,24 @@ async function readCached(context: Context, key: string): Promise<Built | undefi
   return { package: { ...kept, path, control: parseParagraph(kept.control) }, paths, warnings };
 }
 
-async function produce(context: Context, job: Job, wheelPath: string, key: string): Promise<Built> {
+async function produce(
+  context: Context,
+  job: Job,
+  wheelPath: string,
+  vendoredPaths: readonly string[],
+  key: string,
+): Promise<Built> {
   await using scratch = await workFolder(context);
   const folder = join(scratch.path, 'deb');
   await mkdir(folder);
-  using wheel = await openWheel(wheelPath);
+  using wheels = await openWheels([wheelPath, ...vendoredPaths]);
+  const [wheel, ...vendored] = wheels.list as [Wheel, ...Wheel[]];
   const sourceDateEpoch = job.sourceDateEpoch ?? wheelDate(wheel, NO_DATE);
   const facts: PackageFacts = { ...job.facts, sourceDateEpoch };
   const { extra } = job.planned;
   const { spec, architecture, warnings } =
     extra === undefined
-      ? await pythonPackage(wheel, facts)
+      ? await pythonPackage(wheel, facts, vendored)
       : { spec: extraPackage(facts, wheel.metadata.name, extra), architecture: 'all', warnings: [] };
   const path = join(folder, debFileName(facts.name, facts.version, architecture));
   const {
@@ -110,6 +124,20 @@ async function produce(context: Context, job: Job, wheelPath: string, key: strin
   await writeFile(join(folder, 'notes.json'), JSON.stringify(notes));
   const kept = await keepFiles(context, 'debs', key, folder);
   return { package: { ...digests, control, path: kept.find((file) => file.endsWith('.deb'))! }, paths, warnings };
+}
+
+async function openWheels(paths: readonly string[]): Promise<{ readonly list: Wheel[] } & Disposable> {
+  const list: Wheel[] = [];
+  const close = () => {
+    for (const wheel of list) wheel[Symbol.dispose]();
+  };
+  try {
+    for (const path of paths) list.push(await openWheel(path));
+  } catch (error) {
+    close();
+    throw error;
+  }
+  return { list, [Symbol.dispose]: close };
 }
 
 function pathsOf(spec: DebSpec): string[] {

@@ -8,8 +8,8 @@ import type { MaintainerScript } from '../deb/archive.ts';
 
 export interface ScriptNeeds {
   readonly packageName: string;
-  /** Public Python modules are in the package. */
-  readonly python: boolean;
+  /** Where Python modules are in the package: in dist-packages, or in a private folder. */
+  readonly python: 'none' | 'public' | { readonly privateDir: string };
   /** System user (and group) that the package's services run as. */
   readonly user?: string | undefined;
   /** Names of units: 'hello.service'. */
@@ -25,7 +25,7 @@ const CONFIGURING =
 export function maintainerScripts(needs: ScriptNeeds): Partial<Record<MaintainerScript, string>> {
   const parts: Record<'postinst' | 'prerm' | 'postrm', string[]> = { postinst: [], prerm: [], postrm: [] };
   if (needs.user !== undefined) addUser(parts, needs.user);
-  if (needs.python) addPython(parts, needs.packageName);
+  if (needs.python !== 'none') addPython(parts, needs.packageName, needs.python);
   if (needs.units.length > 0) addUnits(parts, needs.units);
   addPurge(parts, needs);
   const scripts: Partial<Record<MaintainerScript, string>> = {};
@@ -37,7 +37,9 @@ export function maintainerScripts(needs: ScriptNeeds): Partial<Record<Maintainer
 
 type Parts = Record<'postinst' | 'prerm' | 'postrm', string[]>;
 
-function addPython(parts: Parts, name: string): void {
+function addPython(parts: Parts, packageName: string, where: Exclude<ScriptNeeds['python'], 'none'>): void {
+  const name = where === 'public' ? packageName : `${packageName} ${where.privateDir}`;
+  const modules = where === 'public' ? '/usr/lib/python3/dist-packages/' : where.privateDir;
   parts.postinst.push(`if command -v py3compile >/dev/null 2>&1; then
 	py3compile -p ${name}
 fi
@@ -45,8 +47,8 @@ fi
   parts.prerm.push(`if command -v py3clean >/dev/null 2>&1; then
 	py3clean -p ${name}
 else
-	dpkg -L ${name} | sed -En -e '/^(.*)\\/(.+)\\.py$/s,,rm "\\1/__pycache__/\\2".*,e'
-	find /usr/lib/python3/dist-packages/ -type d -name __pycache__ -empty -print0 | xargs --null --no-run-if-empty rmdir
+	dpkg -L ${packageName} | sed -En -e '/^(.*)\\/(.+)\\.py$/s,,rm "\\1/__pycache__/\\2".*,e'
+	find ${modules} -type d -name __pycache__ -empty -print0 | xargs --null --no-run-if-empty rmdir
 fi
 `);
 }

@@ -57,8 +57,24 @@ const COMMON_LICENCES: readonly [title: RegExp, version: RegExp, name: string][]
   [/mozilla public license/i, /version 2\.0/i, 'MPL-2.0'],
 ];
 
-/** The machine-readable copyright file. */
-export function copyrightText(facts: CopyrightFacts): string {
+/**
+ * The machine-readable copyright file.
+ * @param parts what others made and the package carries, with the files that are theirs (globs without the first slash)
+ */
+export function copyrightText(
+  facts: CopyrightFacts,
+  parts: readonly (CopyrightFacts & { readonly files: readonly string[] })[] = [],
+): string {
+  return [
+    'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/',
+    `Upstream-Name: ${oneLine(facts.upstreamName)}`,
+    ...(facts.source === undefined ? [] : [`Source: ${oneLine(facts.source)}`]),
+    ...[{ ...facts, files: ['*'] }, ...parts].flatMap(filesParagraph),
+    '',
+  ].join('\n');
+}
+
+function filesParagraph(facts: CopyrightFacts & { readonly files: readonly string[] }): string[] {
   const notices = facts.licenceFiles.flatMap((file) => copyrightLines(file.text)).slice(0, 40);
   const holders = notices.length > 0 ? [...new Set(notices)] : [facts.author ?? `the authors of ${facts.upstreamName}`];
   const texts = facts.licenceFiles.flatMap((file, index) => [
@@ -67,16 +83,12 @@ export function copyrightText(facts: CopyrightFacts): string {
   ]);
   const body = texts.length > 0 ? texts : ['The package names no text of its licence beside this name.'];
   return [
-    'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/',
-    `Upstream-Name: ${oneLine(facts.upstreamName)}`,
-    ...(facts.source === undefined ? [] : [`Source: ${oneLine(facts.source)}`]),
     '',
-    'Files: *',
+    `Files: ${facts.files.map((path) => path.replaceAll(/[\s?\\]/g, '?')).join('\n       ')}`,
     `Copyright: ${holders.map(oneLine).join('\n           ')}`,
     `License: ${oneLine(facts.licence ?? 'other').replaceAll(' ', '-')}`,
     ...body.map((line) => (line.trim() === '' ? ' .' : ` ${line.trimEnd()}`)),
-    '',
-  ].join('\n');
+  ];
 }
 
 export function oneLine(text: string): string {

@@ -6,20 +6,24 @@
  */
 import { UserError } from '../../core/errors.ts';
 import { isPackageName } from '../../deb/package.ts';
-import { formatRelations, type Relation, type RelationGroup } from '../../deb/relation.ts';
+import { formatRelations, type Relation, type RelationGroup, versionFits } from '../../deb/relation.ts';
+import { epochOf, type SuitePackage } from '../suite-index.ts';
 import { DEBIAN_NAMES } from './debian-names.ts';
 import { debianUpstream, parsePep440 } from './pep440.ts';
 import type { Resolution, Resolved } from './pip.ts';
+import type { Decision } from './policy.ts';
 import { markerHolds, normaliseName, parseRequirement, type Requirement } from './requirement.ts';
-import { debianRange } from './specifier.ts';
+import { type BoundGroups, debianRange } from './specifier.ts';
 
 export interface ClosureOptions {
   /** '1~deb12' */
   readonly revision: string;
-  /** Debian names that projects choose for themselves, by normalised name. */
+  /** Debian names that projects or the configuration choose, by normalised name. */
   readonly names: ReadonlyMap<string, string>;
   /** Extras of what was asked for, by normalised name. */
   readonly askedExtras: ReadonlyMap<string, readonly string[]>;
+  /** By normalised name; absent: everything is built. */
+  readonly decisions?: ReadonlyMap<string, Decision> | undefined;
 }
 
 export interface ClosurePackage {
@@ -29,7 +33,9 @@ export interface ClosurePackage {
   readonly distribution: Resolved;
   /** Set for the empty package of an extra. */
   readonly extra: string | undefined;
-  /** Relations on the other packages of the closure, as in Depends. */
+  /** Carried inside, in a private folder; sorted by name. */
+  readonly vendored: readonly Resolved[];
+  /** Relations on the other packages of the closure and of the suite, as in Depends. */
   readonly depends: string;
   /** 'asked for' or 'needed by X, Y'. */
   readonly why: string;
@@ -47,81 +53,171 @@ export function debianName(name: string, names: ReadonlyMap<string, string>, ext
   return extra === undefined ? base : `${base}+${normaliseName(extra)}`;
 }
 
+/** What one planning run gathers. */
+interface Planner {
+  readonly resolution: Resolution;
+  readonly options: ClosureOptions;
+  readonly byName: ReadonlyMap<string, Resolved>;
+  readonly warnings: string[];
+  /** Debian name to the Debian names that need it. */
+  readonly needed: Map<string, Set<string>>;
+  /** Extras that become packages, by normalised name. */
+  readonly extras: Map<string, Set<string>>;
+}
+
 /**
- * @throws UserError `version-syntax`, `debian-name`, `unresolvable`
+ * @throws UserError `version-syntax`, `debian-name`, `unresolvable`, `vendor-public`
  */
 export function planClosure(resolution: Resolution, options: ClosureOptions): Closure {
-  const byName = new Map(resolution.distributions.map((one) => [normaliseName(one.name), one]));
-  const warnings: string[] = [];
-  const needed = new Map<string, Set<string>>();
-  const wantedExtras = new Map<string, Set<string>>();
-  for (const [name, extras] of options.askedExtras) wantedExtras.set(name, new Set(extras));
-  const packages: Omit<ClosurePackage, 'why'>[] = [];
-  const build = (distribution: Resolved, extra: string | undefined): void => {
-    const self = debianName(distribution.name, options.names, extra);
-    if (!isPackageName(self)) {
-      throw new UserError('debian-name', `Debian cannot have a package called '${self}'`, {
-        hint: 'give it another name: [tool.buildkit] package = "..." in its pyproject.toml',
-      });
-    }
-    const groups: RelationGroup[] = [];
-    for (const requirement of requirementsOf(distribution, extra, resolution)) {
-      const target = byName.get(normaliseName(requirement.name));
-      if (!target) {
-        throw new UserError('unresolvable', `'${distribution.name}' needs '${requirement.name}', which pip left out`);
-      }
-      const range = debianRange(requirement.clauses);
-      warnings.push(...range.warnings.map((text) => `${distribution.name} needs ${requirement.name}: ${text}`));
-      for (const on of [undefined, ...requirement.extras.filter((one) => providesExtra(target, one))]) {
-        if (on !== undefined) addTo(wantedExtras, normaliseName(target.name), on);
-        const name = debianName(target.name, options.names, on);
-        if (name === self) continue; // 'package[all]' that names its own extras
-        addTo(needed, name, self);
-        groups.push(...(on === undefined ? relationsOn(name, range.groups) : [[{ name }]]));
-      }
-    }
-    if (extra !== undefined) {
-      groups.unshift([
-        {
-          name: debianName(distribution.name, options.names),
-          version: { operator: '=', version: fullVersion(distribution, options) },
-        },
-      ]);
-    }
-    packages.push({
-      debianName: self,
-      version: fullVersion(distribution, options),
-      distribution,
-      extra,
-      depends: formatRelations(dedupe(groups)),
-    });
+  const planner: Planner = {
+    resolution,
+    options,
+    byName: new Map(resolution.distributions.map((one) => [normaliseName(one.name), one])),
+    warnings: [],
+    needed: new Map(),
+    extras: new Map([...options.askedExtras].map(([name, extras]) => [name, new Set(extras)])),
   };
-  for (const distribution of resolution.distributions) build(distribution, undefined);
-  buildExtras(byName, wantedExtras, build);
+  const packages = resolution.distributions
+    .filter((one) => kindOf(planner, one.name) === 'build')
+    .map((one) => planPackage(planner, one, undefined));
+  packages.push(...planExtras(planner));
   return {
-    packages: packages.map((one) => ({ ...one, why: whyIs(one, needed, options) })),
-    warnings: [...new Set(warnings)],
+    packages: packages.map((one) => ({ ...one, why: whyIs(one, planner.needed, options) })),
+    warnings: [...new Set(planner.warnings)],
   };
 }
 
-/** Extras lead to further extras: until nothing new turns up. */
-function buildExtras(
-  byName: ReadonlyMap<string, Resolved>,
-  wanted: ReadonlyMap<string, ReadonlySet<string>>,
-  build: (distribution: Resolved, extra: string) => void,
+/** What becomes of a distribution; one that nothing leads to is left out. */
+function kindOf(planner: Planner, name: string): Decision['kind'] {
+  if (planner.options.decisions === undefined) return 'build';
+  return planner.options.decisions.get(normaliseName(name))?.kind ?? 'drop';
+}
+
+type Planned = Omit<ClosurePackage, 'why'>;
+
+function planPackage(planner: Planner, distribution: Resolved, extra: string | undefined): Planned {
+  const { options } = planner;
+  const debian = debianName(distribution.name, options.names, extra);
+  if (!isPackageName(debian)) {
+    throw new UserError('debian-name', `Debian cannot have a package called '${debian}'`, {
+      hint: 'give it another name: [tool.buildkit] package = "..." in its pyproject.toml, or rename in buildkit.yaml',
+    });
+  }
+  const groups: RelationGroup[] = [];
+  const vendored = new Map<string, Resolved>();
+  relate(planner, distribution, extra, { debian, groups, vendored, seen: new Set() });
+  const version = fullVersion(distribution, options);
+  if (extra !== undefined)
+    groups.push([{ name: debianName(distribution.name, options.names), version: { operator: '=', version } }]);
+  if (vendored.size > 0 && (extra !== undefined || !distribution.requested)) {
+    const names = [...vendored.values()].map((one) => one.name).join(', ');
+    throw new UserError(
+      'vendor-public',
+      `'${debian}' is for everybody, and would need ${names} that only an application has inside`,
+      {
+        hint: `vendor '${distribution.name}' too, or build ${names}`,
+      },
+    );
+  }
+  return {
+    debianName: debian,
+    version,
+    distribution,
+    extra,
+    vendored: [...vendored.values()].sort((a, b) => (normaliseName(a.name) < normaliseName(b.name) ? -1 : 1)),
+    depends: formatRelations(dedupe(groups)),
+  };
+}
+
+interface Gathering {
+  /** The package that gets the relations. */
+  readonly debian: string;
+  readonly groups: RelationGroup[];
+  readonly vendored: Map<string, Resolved>;
+  readonly seen: Set<string>;
+}
+
+/** Adds what a distribution (or one of its extras) needs; the needs of what is vendored become the package's own. */
+function relate(planner: Planner, distribution: Resolved, extra: string | undefined, into: Gathering): void {
+  const visit = `${normaliseName(distribution.name)}[${extra ?? ''}]`;
+  if (into.seen.has(visit)) return;
+  into.seen.add(visit);
+  for (const requirement of requirementsOf(distribution, extra, planner.resolution)) {
+    const name = normaliseName(requirement.name);
+    const decision = planner.options.decisions?.get(name);
+    const kind = kindOf(planner, name);
+    if (kind === 'drop') continue;
+    const target = planner.byName.get(name);
+    if (!target)
+      throw new UserError('unresolvable', `'${distribution.name}' needs '${requirement.name}', which pip left out`);
+    const range = debianRange(requirement.clauses);
+    planner.warnings.push(...range.warnings.map((text) => `${distribution.name} needs ${requirement.name}: ${text}`));
+    const extras = requirement.extras.filter((one) => providesExtra(target, one));
+    if (kind === 'build') relateBuilt(planner, target, extras, range.groups, into);
+    else {
+      if (decision?.kind === 'present') into.groups.push(...relationsOnSuite(decision.package, range.groups));
+      else {
+        into.vendored.set(name, target);
+        relate(planner, target, undefined, into);
+      }
+      for (const one of extras) relate(planner, target, one, into);
+    }
+  }
+}
+
+function relateBuilt(
+  planner: Planner,
+  target: Resolved,
+  extras: readonly string[],
+  bounds: BoundGroups,
+  into: Gathering,
 ): void {
-  const done = new Set<string>();
-  for (let before = -1; before !== done.size; ) {
-    before = done.size;
-    for (const [name, extras] of [...wanted]) {
-      const distribution = byName.get(name);
-      for (const extra of distribution ? [...extras] : []) {
-        if (done.has(`${name}[${extra}]`)) continue;
-        done.add(`${name}[${extra}]`);
-        build(distribution!, extra);
+  const { names } = planner.options;
+  const plain = debianName(target.name, names);
+  if (plain !== into.debian) {
+    addTo(planner.needed, plain, into.debian);
+    into.groups.push(...relationsOn(plain, bounds));
+  }
+  for (const extra of extras) {
+    const name = debianName(target.name, names, extra);
+    addTo(planner.extras, normaliseName(target.name), extra);
+    if (name === into.debian) continue; // 'package[all]' that names its own extras
+    addTo(planner.needed, name, into.debian);
+    into.groups.push([{ name }]);
+  }
+}
+
+/** On the suite's own package, with its epoch; where its version is spelled so that the range would miss it, on that version. */
+function relationsOnSuite(there: SuitePackage, bounds: BoundGroups): RelationGroup[] {
+  const epoch = epochOf(there.version);
+  const withEpoch = bounds.map((group) =>
+    group.map((bound) => ({
+      ...bound,
+      version: bound.version.includes(':') ? bound.version : `${epoch}${bound.version}`,
+    })),
+  );
+  const groups = relationsOn(there.name, withEpoch);
+  const fits = groups.every((group) =>
+    group.some((one) => one.version === undefined || versionFits(there.version, one.version)),
+  );
+  return fits ? groups : [[{ name: there.name, version: { operator: '>=', version: there.version } }]];
+}
+
+/** Extras lead to further extras: until nothing new turns up. */
+function planExtras(planner: Planner): Planned[] {
+  const planned = new Map<string, Planned>();
+  for (let before = -1; before !== planned.size; ) {
+    before = planned.size;
+    for (const [name, extras] of [...planner.extras]) {
+      const distribution = planner.byName.get(name);
+      if (!distribution || kindOf(planner, name) !== 'build') continue;
+      for (const extra of [...extras]) {
+        if (!planned.has(`${name}[${extra}]`))
+          planned.set(`${name}[${extra}]`, planPackage(planner, distribution, extra));
       }
     }
   }
+  return [...planned.values()];
 }
 
 function addTo(map: Map<string, Set<string>>, key: string, value: string): void {
@@ -148,7 +244,7 @@ function requirementsOf(distribution: Resolved, extra: string | undefined, resol
   });
 }
 
-function relationsOn(name: string, groups: ReturnType<typeof debianRange>['groups']): RelationGroup[] {
+function relationsOn(name: string, groups: BoundGroups): RelationGroup[] {
   if (groups.length === 0) return [[{ name }]];
   return groups.map((bounds) =>
     bounds.map(({ relation, version }): Relation => ({ name, version: { operator: relation, version } })),

@@ -7,7 +7,7 @@
 import { basename } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import type { DebEntry } from '../../deb/archive.ts';
-import { parseScripts, scriptText } from './metadata.ts';
+import { parseScripts, privatePath, scriptText } from './metadata.ts';
 import type { Wheel, WheelFile } from './wheel.ts';
 
 export const DIST_PACKAGES = '/usr/lib/python3/dist-packages';
@@ -17,18 +17,29 @@ const LEFT_OUT = /\/(RECORD(\..*)?|INSTALLER|REQUESTED|direct_url\.json)$/;
 
 const EXTENSION_MODULE = /\.so(\.[0-9.]+)?$/;
 
-/**
- * @param pythonVersion 'X.Y' of the target, for header files
- * @param sourceDateEpoch stands in for times that no file can have had
- */
-export async function layOut(wheel: Wheel, pythonVersion: string, sourceDateEpoch: number): Promise<DebEntry[]> {
+export interface LayoutOptions {
+  /** 'X.Y' of the target, for header files. */
+  readonly pythonVersion: string;
+  /** Stands in for times that no file can have had. */
+  readonly sourceDateEpoch: number;
+  /** Where modules go instead of dist-packages: private ones of an application. */
+  readonly privateDir?: string | undefined;
+  /** False for a distribution that is carried inside another: its programs are not for users. */
+  readonly programs?: boolean;
+}
+
+export async function layOut(wheel: Wheel, options: LayoutOptions): Promise<DebEntry[]> {
+  const { pythonVersion, sourceDateEpoch, privateDir } = options;
+  const modules = privateDir ?? DIST_PACKAGES;
+  const programs = options.programs ?? true;
   const entries = new Map<string, DebEntry>();
   const add = (entry: DebEntry) => {
     if (!entries.has(entry.path)) entries.set(entry.path, entry);
   };
   for (const file of wheel.files) {
-    const path = installedPath(wheel, file.path, pythonVersion);
-    if (path !== undefined) add(await entryFor(file, path, sourceDateEpoch));
+    const path = installedPath(wheel, file.path, pythonVersion, modules);
+    if (path === undefined || (!programs && /^\/usr\/(bin|include)\//.test(path))) continue;
+    add(await entryFor(file, path, sourceDateEpoch, privateDir));
   }
   const generated = (path: string, mode: number, data: string): DebEntry => ({
     path,
@@ -36,28 +47,37 @@ export async function layOut(wheel: Wheel, pythonVersion: string, sourceDateEpoc
     mode,
     source: { data },
   });
-  add(generated(`${DIST_PACKAGES}/${wheel.distInfo}/INSTALLER`, 0o644, 'debian\n'));
+  add(generated(`${modules}/${wheel.distInfo}/INSTALLER`, 0o644, 'debian\n'));
   const entryPoints = wheel.files.find((file) => file.path === `${wheel.distInfo}/entry_points.txt`);
-  const scripts = entryPoints ? parseScripts((await entryPoints.read()).toString('utf8')) : [];
-  for (const script of scripts) add(generated(`/usr/bin/${basename(script.name)}`, 0o755, scriptText(script)));
+  const scripts = entryPoints && programs ? parseScripts((await entryPoints.read()).toString('utf8')) : [];
+  for (const script of scripts)
+    add(generated(`/usr/bin/${basename(script.name)}`, 0o755, scriptText(script, privateDir)));
   return [...entries.values()];
 }
 
+/** True when a wheel brings programs for users. */
+export async function hasPrograms(wheel: Wheel): Promise<boolean> {
+  if (wheel.files.some((file) => file.path.startsWith(`${wheel.dataDir}/scripts/`))) return true;
+  const entryPoints = wheel.files.find((file) => file.path === `${wheel.distInfo}/entry_points.txt`);
+  return entryPoints !== undefined && parseScripts((await entryPoints.read()).toString('utf8')).length > 0;
+}
+
 /** undefined: not part of the package. */
-export function installedPath(
+function installedPath(
   wheel: Pick<Wheel, 'dataDir' | 'distInfo' | 'tags'>,
   path: string,
   pythonVersion: string,
+  modules: string,
 ): string | undefined {
   if (path.startsWith(`${wheel.distInfo}/`) && LEFT_OUT.test(path)) return undefined;
   if (/\.pyc$|(^|\/)__pycache__\//.test(path)) return undefined;
-  if (!path.startsWith(`${wheel.dataDir}/`)) return `${DIST_PACKAGES}/${path}`;
+  if (!path.startsWith(`${wheel.dataDir}/`)) return `${modules}/${path}`;
   const [scheme = '', ...rest] = path.slice(wheel.dataDir.length + 1).split('/');
   const inner = rest.join('/');
   switch (scheme) {
     case 'purelib':
     case 'platlib':
-      return `${DIST_PACKAGES}/${inner}`;
+      return `${modules}/${inner}`;
     case 'scripts':
       return `/usr/bin/${inner}`;
     case 'headers':
@@ -69,7 +89,12 @@ export function installedPath(
   }
 }
 
-async function entryFor(file: WheelFile, path: string, sourceDateEpoch: number): Promise<DebEntry> {
+async function entryFor(
+  file: WheelFile,
+  path: string,
+  sourceDateEpoch: number,
+  privateDir: string | undefined,
+): Promise<DebEntry> {
   // zip knows no time before 1980, which is what makers of reproducible wheels write there
   const mtime = file.mtime < 500_000_000 ? sourceDateEpoch : file.mtime;
   const common = { path, type: 'file', mtime } as const;
@@ -84,19 +109,23 @@ async function entryFor(file: WheelFile, path: string, sourceDateEpoch: number):
   const content = await file.read();
   const runs = content.subarray(0, 2).toString('latin1') === '#!' || isElf(content);
   const mode = isProgram || (runs && !EXTENSION_MODULE.test(path)) ? 0o755 : 0o644;
-  return { ...common, mode, conffile, source: { data: isProgram ? withInterpreter(content) : content } };
+  return { ...common, mode, conffile, source: { data: isProgram ? withInterpreter(content, privateDir) : content } };
 }
 
 function isElf(content: Uint8Array): boolean {
   return content[0] === 0x7f && content[1] === 0x45 && content[2] === 0x4c && content[3] === 0x46;
 }
 
-/** '#!python' of a wheel's script, or any other Python, becomes Debian's interpreter. */
-export function withInterpreter(content: Buffer): Buffer {
+/** '#!python' of a wheel's script, or any other Python, becomes Debian's interpreter, which is told of private modules. */
+export function withInterpreter(content: Buffer, privateDir?: string): Buffer {
   const end = content.indexOf(10);
   const line = content.subarray(0, end < 0 ? content.length : end).toString('latin1');
   const match = /^#!\s*(?:\S*\/)?(?:env\s+)?pythonw?[\d.]*(\s.*)?$/.exec(line.trimEnd());
   if (!match) return content;
   const options = match[1]?.trim() ? ` ${match[1].trim()}` : '';
-  return Buffer.concat([Buffer.from(`#!/usr/bin/python3${options}`), content.subarray(end < 0 ? content.length : end)]);
+  const prelude = privateDir === undefined ? '' : `\n${privatePath(privateDir)}`;
+  return Buffer.concat([
+    Buffer.from(`#!/usr/bin/python3${options}${prelude}`),
+    content.subarray(end < 0 ? content.length : end),
+  ]);
 }

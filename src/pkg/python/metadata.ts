@@ -89,12 +89,18 @@ export function parseScripts(text: string): EntryPoint[] {
   return scripts;
 }
 
+/** One line of Python that finds an application's private modules, also in the processes that it starts. */
+export function privatePath(folder: string): string {
+  const path = JSON.stringify(folder);
+  return `import os, sys; sys.path.insert(0, ${path}); os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [${path}, os.environ.get("PYTHONPATH")]))`;
+}
+
 /** The program in /usr/bin for an entry point, as Debian's packages have it. */
-export function scriptText(entry: EntryPoint): string {
+export function scriptText(entry: EntryPoint, privateDir?: string): string {
   const first = entry.attribute.split('.')[0]!;
   return [
     '#!/usr/bin/python3',
-    'import sys',
+    privateDir === undefined ? 'import sys' : privatePath(privateDir),
     `from ${entry.module} import ${first}`,
     'if __name__ == "__main__":',
     `    sys.exit(${entry.attribute}())`,

@@ -13,7 +13,7 @@ import { changelogGz, copyrightText, description, synopsis } from '../texts.ts';
 import { layOut } from './layout.ts';
 import { normaliseName } from './requirement.ts';
 import type { ServiceFiles } from './service.ts';
-import type { Wheel, WheelFile } from './wheel.ts';
+import type { Wheel } from './wheel.ts';
 
 export interface PackageFacts {
   readonly name: string;
@@ -36,15 +36,23 @@ export interface PythonPackage {
   readonly warnings: readonly string[];
 }
 
-export async function pythonPackage(wheel: Wheel, facts: PackageFacts): Promise<PythonPackage> {
-  const { objects, libraries } = await elfFiles(wheel);
-  const binary = objects.length > 0 || !wheel.pure || wheel.tags.platforms.some((platform) => platform !== 'any');
+/** @param vendored wheels that it carries inside: it and they are then private modules of an application */
+export async function pythonPackage(
+  wheel: Wheel,
+  facts: PackageFacts,
+  vendored: readonly Wheel[] = [],
+): Promise<PythonPackage> {
+  const all = [wheel, ...vendored];
+  const { objects, libraries } = await elfFiles(all);
+  const isBinary = (one: Wheel) => !one.pure || one.tags.platforms.some((platform) => platform !== 'any');
+  const binary = objects.length > 0 || all.some(isBinary);
+  const privateDir = vendored.length === 0 ? undefined : `/usr/lib/${facts.name}/python`;
   const shared = sharedDepends(objects, libraries, facts.suite.number);
   const architecture = binary ? facts.architecture : 'all';
   const service = facts.service;
   const depends = [
     facts.depends,
-    pythonDepends(wheel, binary, facts.suite.python),
+    ...new Set(all.map((one) => pythonDepends(one, isBinary(one), facts.suite.python))),
     ...shared.depends,
     ...(service?.user === undefined ? [] : ['adduser']),
     ...(service?.depends ?? []),
@@ -64,14 +72,16 @@ export async function pythonPackage(wheel: Wheel, facts: PackageFacts): Promise<
   ]);
   const scripts = maintainerScripts({
     packageName: facts.name,
-    python: true,
+    python: privateDir === undefined ? 'public' : { privateDir },
     user: service?.user,
     units: service?.units ?? [],
     stateDirs: service?.stateDirs ?? [],
   });
+  const layout = { pythonVersion: facts.suite.python, sourceDateEpoch: facts.sourceDateEpoch, privateDir };
   const entries = [
-    ...(await layOut(wheel, facts.suite.python, facts.sourceDateEpoch)),
-    ...(await documents(wheel, facts)),
+    ...(await layOut(wheel, layout)),
+    ...(await Promise.all(vendored.map((one) => layOut(one, { ...layout, programs: false })))).flat(),
+    ...(await documents(wheel, vendored, facts, privateDir)),
     ...(service?.entries ?? []),
     ...(binary ? [lintianOverrides(facts.name)] : []),
   ];
@@ -137,10 +147,10 @@ function pythonDepends(wheel: Wheel, binary: boolean, python: string): string {
   return floor === undefined ? 'python3:any' : `python3:any (>= ${floor}~)`;
 }
 
-async function elfFiles(wheel: Wheel): Promise<{ objects: ElfNeeds[]; libraries: Set<string> }> {
+async function elfFiles(wheels: readonly Wheel[]): Promise<{ objects: ElfNeeds[]; libraries: Set<string> }> {
   const objects: ElfNeeds[] = [];
   const libraries = new Set<string>();
-  for (const file of wheel.files) {
+  for (const file of wheels.flatMap((wheel) => wheel.files)) {
     if (!/\.so(\.|$)/.test(file.path) && !file.executable) continue;
     const needs = readElf(await file.read());
     if (!needs) continue;
@@ -152,20 +162,42 @@ async function elfFiles(wheel: Wheel): Promise<{ objects: ElfNeeds[]; libraries:
 
 const LICENCE_FILE = /^(licen[cs]es?\/.*|licen[cs]e.*|copying.*|notice.*)$/i;
 
-async function documents(wheel: Wheel, facts: PackageFacts): Promise<DebEntry[]> {
-  const inDistInfo = (file: WheelFile) => file.path.startsWith(`${wheel.distInfo}/`);
+async function documents(
+  wheel: Wheel,
+  vendored: readonly Wheel[],
+  facts: PackageFacts,
+  privateDir: string | undefined,
+): Promise<DebEntry[]> {
+  const parts = await Promise.all(
+    [wheel, ...vendored].map(async (one) => {
+      const { name, author, licence, homepage: source } = one.metadata;
+      const files = one === wheel ? ['*'] : topLevel(one).map((path) => `${privateDir!.slice(1)}/${path}`);
+      return { files, upstreamName: name, source, author, licence, licenceFiles: await licenceFiles(one) };
+    }),
+  );
+  return docEntries(facts, copyrightText(parts[0]!, parts.slice(1)));
+}
+
+async function licenceFiles(wheel: Wheel): Promise<{ name: string; text: string }[]> {
+  const prefix = `${wheel.distInfo}/`;
   const files = wheel.files.filter(
-    (file) => inDistInfo(file) && LICENCE_FILE.test(file.path.slice(wheel.distInfo.length + 1)),
+    (file) =>
+      file.path.startsWith(prefix) && LICENCE_FILE.test(file.path.slice(prefix.length)) && file.size < 1_000_000,
   );
-  const readable = files.filter((file) => file.size < 1_000_000);
-  const licenceFiles = await Promise.all(
-    readable.map(async (file) => ({
-      name: file.path.slice(wheel.distInfo.length + 1),
-      text: (await file.read()).toString('utf8'),
-    })),
+  return Promise.all(
+    files.map(async (file) => ({ name: file.path.slice(prefix.length), text: (await file.read()).toString('utf8') })),
   );
-  const { name, author, licence, homepage: source } = wheel.metadata;
-  return docEntries(facts, copyrightText({ upstreamName: name, source, author, licence, licenceFiles }));
+}
+
+/** 'flask/*', 'six.py': what a wheel puts into a folder of modules. */
+function topLevel(wheel: Wheel): string[] {
+  const names = new Set<string>();
+  for (const file of wheel.files) {
+    if (file.path.startsWith(`${wheel.dataDir}/`)) continue;
+    const [first = '', ...rest] = file.path.split('/');
+    names.add(rest.length > 0 ? `${first}/*` : first);
+  }
+  return [...names].sort();
 }
 
 /** Published binaries are taken as they are: stripping breaks some that patchelf has touched, and their libraries are bundled. */

@@ -3,11 +3,11 @@ import { maintainerScripts } from '../../../src/pkg/scripts.ts';
 
 describe('maintainerScripts', () => {
   it('has nothing for a package that needs nothing', () => {
-    expect(maintainerScripts({ packageName: 'x', python: false, units: [], stateDirs: [] })).toEqual({});
+    expect(maintainerScripts({ packageName: 'x', python: 'none', units: [], stateDirs: [] })).toEqual({});
   });
 
   it('byte-compiles Python and cleans up', () => {
-    const scripts = maintainerScripts({ packageName: 'python3-x', python: true, units: [], stateDirs: [] });
+    const scripts = maintainerScripts({ packageName: 'python3-x', python: 'public', units: [], stateDirs: [] });
     expect(Object.keys(scripts)).toEqual(['postinst', 'prerm']);
     expect(scripts.postinst).toContain('py3compile -p python3-x');
     expect(scripts.prerm).toContain('py3clean -p python3-x');
@@ -16,7 +16,7 @@ describe('maintainerScripts', () => {
   it('does a service in the right order: user, modules, unit; stop before the modules go', () => {
     const scripts = maintainerScripts({
       packageName: 'x',
-      python: true,
+      python: 'public',
       user: 'x',
       units: ['x.service', 'x.timer', 't@.service'],
       stateDirs: ['/var/lib/x'],

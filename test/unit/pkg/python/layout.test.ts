@@ -38,7 +38,7 @@ describe('layOut', () => {
       },
     });
     using wheel = await openWheel(path);
-    const entries = await layOut(wheel, '3.11', 1_700_000_000);
+    const entries = await layOut(wheel, { pythonVersion: '3.11', sourceDateEpoch: 1_700_000_000 });
     const dist = '/usr/lib/python3/dist-packages';
     expect(entries.map((entry) => entry.path).sort()).toEqual([
       '/etc/demo.conf',
@@ -100,7 +100,7 @@ describe('layOut', () => {
       }),
     );
     using wheel = await openWheel(path);
-    const entries = await layOut(wheel, '3.11', 0);
+    const entries = await layOut(wheel, { pythonVersion: '3.11', sourceDateEpoch: 0 });
     expect(entries.filter((entry) => entry.mode === 0o755).map((entry) => entry.path)).toEqual([
       '/usr/lib/python3/dist-packages/demo/bin/tool',
     ]);
