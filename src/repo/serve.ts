@@ -76,9 +76,10 @@ function plain(response: Response, status: number, text: string): void {
 
 /** The path asked for, '/' first, decoded once; undefined when it is none or names something hidden. */
 export function publicPath(url: string): string | undefined {
+  const target = url.replace(/^https?:\/\/[^/?#]*/, '').replace(/[?#].*$/s, '');
   let path: string;
   try {
-    path = decodeURIComponent(new URL(url, 'http://localhost').pathname);
+    path = decodeURIComponent(target).replaceAll(/\/{2,}/g, '/');
   } catch {
     return undefined;
   }

@@ -11,6 +11,7 @@ describe('a requested path', () => {
     ['/dists/bookworm/InRelease', '/dists/bookworm/InRelease'],
     ['/pool/main/g/g%2b%2b/g%2B%2B_1_all.deb?x=1#y', '/pool/main/g/g++/g++_1_all.deb'],
     ['http://other.example/pool/x', '/pool/x'],
+    ['//dists/bookworm//Release', '/dists/bookworm/Release'],
   ])('%s', (url, path) => expect(publicPath(url)).toBe(path));
 
   it.each([
@@ -21,10 +22,7 @@ describe('a requested path', () => {
     '/%',
     '/..%5cdb',
     '/pool/%2e%2e/%2e%2e/db',
-  ])('refuses %s', (url) => {
-    const path = publicPath(url);
-    expect(path === undefined || path === '/db').toBe(true); // dots are gone before anything is looked up
-  });
+  ])('refuses %s', (url) => expect(publicPath(url)).toBeUndefined());
 });
 
 describe('a requested range of 10 bytes', () => {
