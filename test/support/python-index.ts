@@ -34,8 +34,14 @@ export async function pythonIndex(): Promise<PythonIndex> {
   if (first !== undefined) {
     return { env: { PIP_INDEX_URL: first, PIP_EXTRA_INDEX_URL: others.join(' ') }, ...nothingToDispose };
   }
-  if (await reachable(setting('index-url') || 'https://pypi.org/simple')) return { env: {}, ...nothingToDispose };
+  if (await reachable(setting('index-url') || (await pipsOwnIndex()))) return { env: {}, ...nothingToDispose };
   return fromDebian();
+}
+
+/** The index that pip asks when nothing is configured, in pip's own words. */
+export async function pipsOwnIndex(): Promise<string> {
+  const program = 'from pip._internal.models.index import PyPI; print(PyPI.simple_url)';
+  return (await run({}, '/usr/bin/python3', ['-c', program])).stdout.trim();
 }
 
 function reachable(url: string): Promise<boolean> {

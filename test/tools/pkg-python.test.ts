@@ -8,7 +8,7 @@ import type { BinaryPackage } from '../../src/deb/package.ts';
 import { type BuildRequest, type BuildResult, buildPackages, planBuild } from '../../src/pkg/build.ts';
 import { renderTemplate } from '../../src/template/render.ts';
 import { createDebianRoot, type DebianRoot } from '../support/debian-root.ts';
-import { type PythonIndex, pythonIndex } from '../support/python-index.ts';
+import { type PythonIndex, pipsOwnIndex, pythonIndex } from '../support/python-index.ts';
 import { createWorld, type World } from '../support/world.ts';
 
 const PACKAGER = 'Ada Lovelace <ada@debian.org>';
@@ -206,7 +206,7 @@ describe('an index that is down among others', () => {
     } as Record<string, string>;
     const env = {
       PIP_INDEX_URL: 'http://127.0.0.1:9/simple',
-      PIP_EXTRA_INDEX_URL: `${PIP_INDEX_URL ?? ''} ${PIP_EXTRA_INDEX_URL}`.trim() || 'https://pypi.org/simple',
+      PIP_EXTRA_INDEX_URL: `${PIP_INDEX_URL ?? ''} ${PIP_EXTRA_INDEX_URL}`.trim() || (await pipsOwnIndex()),
       PIP_FIND_LINKS: PIP_FIND_LINKS!,
       PIP_NO_INDEX: '0',
     };

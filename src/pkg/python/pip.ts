@@ -35,6 +35,7 @@ request = json.loads(sys.stdin.read())
 try:
     import pip
     from pip._internal.configuration import Configuration
+    from pip._internal.models.index import PyPI
     import pip._vendor.packaging.markers as markers
 except ImportError:
     sys.exit("buildkit-no-pip")
@@ -62,7 +63,7 @@ def setting(name):
         if found.get(scope + "." + name): return found[scope + "." + name]
     return ""
 behind_proxy = setting("proxy") or os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY") or os.environ.get("all_proxy")
-main_index = setting("index-url") or setting("pypi-url") or "https://pypi.org/simple"
+main_index = setting("index-url") or setting("pypi-url") or PyPI.simple_url
 no_index = setting("no-index") in ("1", "true", "True", "yes", "on")
 if not no_index and not (behind_proxy and main_index.startswith("http")) and not reachable(main_index):
     others = [url for url in setting("extra-index-url").split() if reachable(url)]
@@ -309,7 +310,7 @@ function explainPip(error: ToolError, command: string): Error {
 }
 
 /** What pip must be told to choose wheels for another Python (manylinux tags as in PEP 600). */
-export function crossOptions(target: TargetPython): string[] {
+function crossOptions(target: TargetPython): string[] {
   const digits = target.version.replace('.', '');
   const platforms = ['2_36', '2_35', '2_34', '2_31', '2_28', '2_27', '2_24', '2_17', '2_12', '2_5'].map(
     (glibc) => `manylinux_${glibc}_${target.machine}`,
