@@ -33,15 +33,7 @@ import { debianNodeName } from './names.ts';
 import { readNpmOptions } from './npmrc.ts';
 import { type NodePackage, nodePackage } from './package.ts';
 import { type NodeMode, type NodePlan, type PlannedNode, planNodePackages } from './plan.ts';
-import {
-  copyProject,
-  digestTree,
-  isLockFile,
-  NO_DATE,
-  type NodeProject,
-  readNodeProject,
-  restoreProject,
-} from './project.ts';
+import { copyProject, digestTree, NO_DATE, type NodeProject, readNodeProject, restoreProject } from './project.ts';
 import { inspectTarball } from './tarball.ts';
 import { type NodeTarget, nodeTarget } from './target.ts';
 
@@ -269,8 +261,7 @@ async function unpack(
 async function fill(module: NodeModule, prepared: Prepared, built: ReadonlySet<string>): Promise<FilledModule> {
   const programs = new Set(programsOf(module.name, module.manifest).values());
   const all = await packageFiles(join(prepared.request.folder, module.location), programs, prepared.target);
-  const isWanted = (path: string) =>
-    !(module.location === '' && isLockFile(path)) && !(built.has(module.location) && isBuildLitter(path));
+  const isWanted = (path: string) => !(built.has(module.location) && isBuildLitter(path));
   return { module, files: all.filter((file) => isWanted(file.path)) };
 }
 
@@ -283,7 +274,7 @@ async function compose(
   planned: PlannedNode,
   contents: Contents,
   prepared: Prepared,
-  facts: Parameters<typeof nodePackage>[4],
+  facts: Omit<Parameters<typeof nodePackage>[4], 'isTiedToMachine'>,
 ): Promise<NodePackage> {
   const { options, request, project } = prepared;
   const filled = planned.modules.map((module) => contents.filled.get(module.location)!);
@@ -315,7 +306,8 @@ async function compose(
       ),
     ),
   );
-  return nodePackage(planned, filled, placed, copyrights, facts);
+  const isTiedToMachine = [...planned.links.values()].some((key) => contents.nativeStores.has(key));
+  return nodePackage(planned, filled, placed, copyrights, { ...facts, isTiedToMachine });
 }
 
 /** Where the files of what was asked for really are. */

@@ -23,8 +23,12 @@ export interface PackageFile {
   readonly tied: boolean;
 }
 
-/** What npm and git leave behind and no program reads. */
+/** What git, npm and editors leave behind and no program reads. */
 const NOTES = /(^|\/)(\.npmignore|\.gitignore|\.gitattributes|\.gitmodules|\.package-lock\.json)$|(^|\/)\.git(hub)?\//;
+
+/** Of the package's own makers. Elsewhere such files may be templates that a generator hands out, and stay. */
+const MAKERS_NOTES =
+  /^((tests?|spec|__tests__|examples?|benchmarks?)\/.*\/?)?(\.eslint(rc(\.\w+)?|ignore)|yarn\.lock|package-lock\.json|pnpm-lock\.yaml|\.(travis|appveyor)\.yml|\.editorconfig|\.nycrc(\.json)?|\.yarnrc(\.yml)?|\.prettier(rc(\.\w+)?|ignore)|\.jshintrc|\.npmrc)$/;
 
 /** prebuildify and node-pre-gyp: 'prebuilds/darwin-x64+arm64/x.node'. */
 const PREBUILD = /(^|\/)prebuilds\/([a-z0-9]+)-([a-z0-9+]+)\//;
@@ -40,7 +44,7 @@ export async function packageFiles(
 ): Promise<PackageFile[]> {
   const files: PackageFile[] = [];
   for (const path of await walk(folder)) {
-    if (NOTES.test(path) || isForeignPrebuild(path, target)) continue;
+    if (NOTES.test(path) || MAKERS_NOTES.test(path) || isForeignPrebuild(path, target)) continue;
     const file = await readPackageFile(folder, path, programs.has(path), target);
     if (file !== undefined) files.push(file);
   }

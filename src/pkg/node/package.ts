@@ -13,6 +13,7 @@ import { maintainerScripts } from '../scripts.ts';
 import { sharedDepends } from '../shlibs.ts';
 import { changelogGz, description, synopsis } from '../texts.ts';
 import { type PackageCopyright, treeCopyright } from './copyright.ts';
+import type { PackageFile } from './files.ts';
 import type { FilledModule } from './layout.ts';
 import { homepageOf, textOf } from './manifest.ts';
 import type { PlannedNode } from './plan.ts';
@@ -26,6 +27,8 @@ export interface NodeFacts {
   /** 'npm:semver@7.8.6' or the project: said in the description. */
   readonly source: string;
   readonly service: ServiceFiles | undefined;
+  /** Its links lead to packages for one kind of machine. */
+  readonly isTiedToMachine: boolean;
 }
 
 export interface NodePackage {
@@ -46,7 +49,7 @@ export function nodePackage(
 ): NodePackage {
   const files = filled.flatMap((one) => one.files);
   const native = files.some((file) => file.native);
-  const architecture = native ? facts.architecture : 'all';
+  const architecture = native || facts.isTiedToMachine ? facts.architecture : 'all';
   const { service, suite } = facts;
   const shared = sharedDepends(
     files.flatMap((file) => file.elf ?? []),
@@ -63,7 +66,7 @@ export function nodePackage(
     ['Package', planned.debianName],
     ['Version', planned.version],
     ['Architecture', architecture],
-    ['Multi-Arch', native ? undefined : 'foreign'],
+    ['Multi-Arch', architecture === 'all' ? 'foreign' : undefined],
     ['Maintainer', facts.maintainer],
     ['Depends', formatRelations(depends)],
     ['Section', service?.section ?? 'javascript'],
@@ -83,7 +86,7 @@ export function nodePackage(
     ...placed,
     ...docEntries(planned, facts, copyright),
     ...(service?.entries ?? []),
-    ...(native ? [lintianOverrides(planned.debianName)] : []),
+    ...lintianOverrides(planned.debianName, native, files),
   ];
   const warnings = shared.unknown.map(
     (name) => `${planned.debianName} uses '${name}', and buildkit knows no package that has it`,
@@ -130,23 +133,20 @@ function docEntries(planned: PlannedNode, facts: NodeFacts, copyright: string): 
   return [file('copyright', copyright), file('changelog.Debian.gz', changelog)];
 }
 
-/** Published programs are taken as they are: those of Go and Rust are linked statically and do not survive strip. */
-function lintianOverrides(name: string): DebEntry {
-  const tags = [
-    'unstripped-binary-or-object',
-    'statically-linked-binary',
-    'embedded-library',
-    'library-not-linked-against-libc',
+/**
+ * Published programs are taken as they are: those of Go and Rust are linked statically and do not survive strip. Files that configure
+ * tools of developers stay where a generator may hand them out.
+ */
+function lintianOverrides(name: string, native: boolean, files: readonly PackageFile[]): DebEntry[] {
+  const tags = native
+    ? ['unstripped-binary-or-object', 'statically-linked-binary', 'embedded-library', 'library-not-linked-against-libc']
+    : [];
+  if (files.some((file) => /(^|\/)\.eslint(rc(\.\w+)?|ignore)$/.test(file.path)))
+    tags.push('package-contains-eslint-config-file');
+  if (files.some((file) => /(^|\/)(package-lock\.json|yarn\.lock)$/.test(file.path))) tags.push('nodejs-lock-file');
+  if (tags.length === 0) return [];
+  const lines = ['# files of published npm packages, unchanged', ...tags.map((tag) => `${name}: ${tag} *`), ''];
+  return [
+    { path: `/usr/share/lintian/overrides/${name}`, type: 'file', mode: 0o644, source: { data: lines.join('\n') } },
   ];
-  const lines = [
-    '# the programs and add-ons of a published npm package, unchanged',
-    ...tags.map((tag) => `${name}: ${tag} *`),
-    '',
-  ];
-  return {
-    path: `/usr/share/lintian/overrides/${name}`,
-    type: 'file',
-    mode: 0o644,
-    source: { data: lines.join('\n') },
-  };
 }

@@ -148,11 +148,6 @@ export async function restoreProject(project: NodeProject, target: string): Prom
   await writeFile(join(target, 'package.json'), project.manifestText);
 }
 
-/** Not part of the package: they say how it was resolved. */
-export function isLockFile(path: string): boolean {
-  return path === 'package-lock.json' || path === 'yarn.lock' || path === '.npmrc';
-}
-
 /** Digest of names and contents below `folder`, but for node_modules. */
 export async function digestTree(folder: string): Promise<string> {
   const hash = createHash('sha256');
