@@ -2,8 +2,8 @@
 export type { Context, RunContext } from './core/context.ts';
 export { BuildkitError, type Problem, ProblemsError, RemoteError, ToolError, UserError } from './core/errors.ts';
 export { createLog, type Log, silentLog } from './core/log.ts';
-export { type DebInfo, extractDeb, listDeb, readDeb, readDebs, writeDeb } from './deb/archive.ts';
 export * from './deb/arch.ts';
+export { type DebInfo, extractDeb, listDeb, readDeb, readDebs, writeDeb } from './deb/archive.ts';
 export * from './deb/changelog.ts';
 export * from './deb/control.ts';
 export * from './deb/package.ts';

@@ -66,7 +66,10 @@ export async function createAptRoot(options: AptRootOptions): Promise<AptRoot> {
   );
   const env = { ...process.env, APT_CONFIG: join(path, 'apt.conf'), DEBIAN_FRONTEND: 'noninteractive' };
   const start = (program: string, ...args: readonly string[]) =>
-    run({ env }, program, args, { okExitCodes: Array.from({ length: 255 }, (_, index) => index + 1), timeoutMs: 120_000 });
+    run({ env }, program, args, {
+      okExitCodes: Array.from({ length: 255 }, (_, index) => index + 1),
+      timeoutMs: 120_000,
+    });
   return {
     path,
     run: start,
