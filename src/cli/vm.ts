@@ -3,11 +3,12 @@ import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { UsageError } from '../core/errors.ts';
 import { formatBytes, formatDuration } from '../core/log.ts';
-import type { Base, BaseRequest } from '../vm/base.ts';
+import type { Base } from '../vm/base.ts';
 import type { MachineOptions, MachineStatus } from '../vm/machine.ts';
 import type { Forward } from '../vm/qemu.ts';
 import type { StartOptions, StopMeans } from '../vm/vm.ts';
 import { type Cli, type CommandContext, type Output, table } from './command.ts';
+import { addBuildOptions, type BuildFlags, buildRequest, buildToTarget } from './vm-fetch.ts';
 import { addVmNetCommands } from './vm-net.ts';
 import { addVmTestCommand } from './vm-test.ts';
 
@@ -32,8 +33,7 @@ export function addSizeOptions(command: Command): Command {
 }
 
 function addBase(base: Command, cli: Cli): void {
-  base
-    .command('build')
+  addBuildOptions(base.command('build'))
     .description('build a base image with mmdebstrap, once; a second call finds it')
     .option('--suite <codename>', 'default: suite of buildkit.yaml')
     .option('--size <size>', 'of the virtual disk; default: vm.base.size of buildkit.yaml')
@@ -41,8 +41,10 @@ function addBase(base: Command, cli: Cli): void {
     .option('--mirror <url>', "default: the mirrors in this machine's apt configuration")
     .option('--force', 'build anew even if there is one')
     .action(
-      cli.action(async (cx, options: Partial<BaseRequest>) => {
+      cli.action(async (cx, flags: BuildFlags) => {
         const { suite, vm } = await cx.config();
+        const { target, ...options } = buildRequest(cx, flags);
+        if (target !== undefined) return buildToTarget(cx, { suite, ...vm.base, ...options, target }, flags);
         const { buildBase } = await import('../vm/base.ts');
         const made = await buildBase(cx, { suite, ...vm.base, ...options });
         return { data: made, text: `${made.reused ? 'there already' : 'built'}: ${made.id} (${describeBase(made)})` };

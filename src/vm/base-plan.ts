@@ -21,6 +21,8 @@ export interface BaseRecipe {
   readonly sizeBytes: number;
   /** The script that mmdebstrap runs last. */
   readonly hook: string;
+  /** Digest of overlay and hooks; absent when there are none. */
+  readonly customization?: string;
 }
 
 /** Kernel flavour for machines: few drivers, small initrd. */
@@ -42,6 +44,7 @@ export interface RecipeRequest {
   readonly architecture: string;
   readonly size?: string | undefined;
   readonly include?: readonly string[] | undefined;
+  readonly customization?: string | undefined;
 }
 
 /** @throws UserError `unknown-suite`, `vm-architecture`, `size`, `package-name` */
@@ -65,6 +68,7 @@ export function planRecipe(request: RecipeRequest, sources: readonly AptSource[]
     packages: [...new Set([...PACKAGES, kernel, ...include])].sort(),
     sizeBytes,
     hook: customizeHook(guestFiles(sources)),
+    ...(request.customization === undefined ? {} : { customization: request.customization }),
   };
 }
 
@@ -76,7 +80,8 @@ export function recipeDigest(recipe: BaseRecipe): string {
 export interface BuildPlaces {
   /** Folder that mmdebstrap makes. */
   readonly root: string;
-  readonly hookFile: string;
+  /** In their order. */
+  readonly hookFiles: readonly string[];
   readonly sourcesFile: string;
 }
 
@@ -95,7 +100,7 @@ export function mmdebstrapArgs(recipe: BaseRecipe, places: BuildPlaces, mode: 'r
     `--include=${recipe.packages.join(',')}`,
     // the guest's first apt-get update then asks only what changed
     '--skip=cleanup/apt/lists',
-    `--customize-hook=${places.hookFile}`,
+    ...places.hookFiles.map((file) => `--customize-hook=${file}`),
     recipe.suite,
     places.root,
     places.sourcesFile,

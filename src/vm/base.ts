@@ -26,6 +26,8 @@ import {
   recipeDigest,
   sourcesFile,
 } from './base-plan.ts';
+import { type Customization, customizationDigest, prepareCustomization, withStage } from './customize.ts';
+import { customizeHook } from './guest.ts';
 import { debianSources } from './mirror.ts';
 
 /** A finished base image. */
@@ -69,6 +71,14 @@ export interface BaseRequest {
   readonly mirror?: string | undefined;
   /** Build anew even if there is one: the machines of the old one stay with it. */
   readonly force?: boolean | undefined;
+  /** URL of an apt proxy for the build alone: nothing of it stays in the image. */
+  readonly proxy?: string | undefined;
+  /** Folder laid over the root file system (see customize.ts). */
+  readonly overlay?: string | undefined;
+  /** Folder with hooks (see customize.ts). */
+  readonly hooks?: string | undefined;
+  /** Host name, for tokens and hooks; default `debian`. */
+  readonly name?: string | undefined;
 }
 
 const BUILDING = '.building-';
@@ -96,10 +106,8 @@ type BaseRecord = z.infer<typeof recordSchema>;
  * @throws UserError `unknown-suite`, `mirror-unknown`, `unshare-unavailable`; ToolError when a program fails
  */
 export async function buildBase(context: Context, request: BaseRequest): Promise<Base> {
-  const architecture = request.architecture ?? debArch(machine());
-  const sources = await debianSources(context, request.suite, request.mirror);
-  const recipe = planRecipe({ ...request, architecture }, sources);
-  const digest = recipeDigest(recipe);
+  const job = await planJob(context, request);
+  const { digest } = job;
   if (!request.force) {
     const found = (await listBases(context)).findLast((base) => base.recipe === digest);
     if (found) return reuse(context, found);
@@ -111,7 +119,42 @@ export async function buildBase(context: Context, request: BaseRequest): Promise
     const found = (await listBases(context)).findLast((base) => base.recipe === digest);
     if (found) return reuse(context, found);
   }
-  return build(context, recipe, digest);
+  return build(context, job);
+}
+
+/** What is to be built, and with what help that leaves no trace in it. */
+interface Job {
+  readonly recipe: BaseRecipe;
+  readonly digest: string;
+  readonly custom: Customization;
+  readonly proxy: string | undefined;
+}
+
+async function planJob(context: Context, request: BaseRequest): Promise<Job> {
+  const architecture = request.architecture ?? debArch(machine());
+  const sources = await debianSources(context, request.suite, request.mirror);
+  const { name = 'debian', overlay, hooks, proxy } = request;
+  const { codename: suite } = suiteFacts(request.suite);
+  const custom: Customization = { name, suite, architecture, overlay, hooks };
+  const customization = await customizationDigest(custom);
+  const recipe = planRecipe({ ...request, architecture, customization }, sources);
+  return { recipe, digest: recipeDigest(recipe), custom, proxy };
+}
+
+/**
+ * Makes the root file system of `request` and hands it to `body`; it is gone afterwards, whatever happens.
+ * @throws as `buildBase` does
+ */
+export async function withRoot<T>(
+  context: Context,
+  request: BaseRequest,
+  body: (shop: Workshop) => Promise<T>,
+): Promise<T> {
+  const job = await planJob(context, request);
+  using _lock = await lockBases(context, 'the build of a base image', BUILD_TIMEOUT_MS);
+  await mkdir(basesDir(context), { recursive: true });
+  await removeLeftovers(context);
+  return await inWorkshop(context, job, body);
 }
 
 function reuse(context: Context, base: ListedBase): Base {
@@ -135,23 +178,12 @@ async function removeLeftovers(context: Context): Promise<void> {
   }
 }
 
-async function build(context: Context, recipe: BaseRecipe, digest: string): Promise<Base> {
-  const { log } = context;
-  const scratch = join(basesDir(context), `${BUILDING}${digest.slice(0, 12)}-${randomUUID().slice(0, 8)}`);
-  const logFile = join(basesDir(context), `${recipe.suite}-${digest.slice(0, 12)}.log`);
-  await mkdir(scratch, { recursive: true });
-  await rm(logFile, { force: true });
-  try {
-    const builder = await chooseBuilder(context, scratch);
-    const root = join(scratch, 'root');
-    await log.step(
-      `Bootstrap ${recipe.suite} (mmdebstrap, ${recipe.packages.length} packages and what they need)`,
-      () => bootstrap(context, recipe, { root, scratch, logFile, builder }),
-    );
-    const made = await log.step('Write the disk', () =>
-      writeDisk(context, recipe, { root, scratch, logFile, builder }),
-    );
-    await removeTree(context, root);
+async function build(context: Context, job: Job): Promise<Base> {
+  const { recipe, digest } = job;
+  return inWorkshop(context, job, async (shop) => {
+    const { scratch } = shop;
+    const made = await context.log.step('Write the disk', () => writeDisk(context, recipe, shop));
+    await removeTree(context, shop.root);
     const id = await freeId(context, recipe.suite, digest);
     const { mtimeMs, size } = await stat(join(scratch, 'disk.qcow2'));
     const record: BaseRecord = {
@@ -167,16 +199,36 @@ async function build(context: Context, recipe: BaseRecipe, digest: string): Prom
       stamp: { size, mtimeMs },
       created: context.now().toISOString(),
     };
-    await copyFile(logFile, join(scratch, 'build.log'));
+    await copyFile(shop.logFile, join(scratch, 'build.log'));
     await writeFileAtomic(join(scratch, 'base.json'), `${JSON.stringify(record, undefined, 2)}\n`);
     const dir = join(basesDir(context), id);
     await rename(scratch, dir);
     await syncFolder(basesDir(context));
-    await rm(logFile, { force: true });
     return toBase(dir, record, size, false);
+  });
+}
+
+/** A scratch folder with the root file system in it, which is removed at the end; the log stays when something failed. */
+async function inWorkshop<T>(context: Context, job: Job, body: (shop: Workshop) => Promise<T>): Promise<T> {
+  const { recipe, digest } = job;
+  const scratch = join(basesDir(context), `${BUILDING}${digest.slice(0, 12)}-${randomUUID().slice(0, 8)}`);
+  const logFile = join(basesDir(context), `${recipe.suite}-${digest.slice(0, 12)}.log`);
+  await mkdir(scratch, { recursive: true });
+  await rm(logFile, { force: true });
+  try {
+    const builder = await chooseBuilder(context, scratch);
+    const shop = { root: join(scratch, 'root'), scratch, logFile, builder };
+    await context.log.step(
+      `Bootstrap ${recipe.suite} (mmdebstrap, ${recipe.packages.length} packages and what they need)`,
+      () => bootstrap(context, job, shop),
+    );
+    const result = await body(shop);
+    await rm(logFile, { force: true });
+    return result;
   } catch (error) {
-    await removeTree(context, scratch);
     throw withLog(error, logFile);
+  } finally {
+    await removeTree(context, scratch);
   }
 }
 
@@ -187,6 +239,7 @@ function withLog(error: unknown, logFile: string): unknown {
   return new ToolError(code, message, { hint, command, stderrTail, status, cause, logFile });
 }
 
+/** Who may own the files of a root file system. */
 interface Builder {
   readonly mode: 'root' | 'unshare';
   /** The command line that runs `argv` as owner of what mmdebstrap makes. */
@@ -212,29 +265,43 @@ async function chooseBuilder(context: Context, scratch: string): Promise<Builder
   return { mode: 'unshare', wrap: (argv) => ['mmdebstrap', '--unshare-helper', ...argv] };
 }
 
-interface Workshop {
+/** Where an image is being made. */
+export interface Workshop {
   readonly root: string;
   readonly scratch: string;
   readonly logFile: string;
   readonly builder: Builder;
 }
 
-async function bootstrap(context: Context, recipe: BaseRecipe, shop: Workshop): Promise<void> {
-  const hookFile = join(shop.scratch, 'hook.sh');
+async function bootstrap(context: Context, { recipe, custom, proxy }: Job, shop: Workshop): Promise<void> {
+  const prepared = await prepareCustomization(context, custom, shop.scratch);
+  const hookFiles = await writeHooks(shop.scratch, recipe, prepared?.hookFile);
   const sources = join(shop.scratch, 'build.sources');
-  await writeFile(hookFile, recipe.hook, { mode: 0o755 });
   await writeFile(sources, sourcesFile(recipe));
-  const args = mmdebstrapArgs(recipe, { root: shop.root, hookFile, sourcesFile: sources }, shop.builder.mode);
-  await run(context, 'mmdebstrap', args, {
-    logFile: shop.logFile,
-    timeoutMs: BUILD_TIMEOUT_MS,
-    // what a kill leaves goes away with the scratch folder
-    env: { TMPDIR: shop.scratch },
-    onLine: (line) => {
-      const percent = /^\s*\[?[#=>. ]*\]?\s*(\d+)(?:\.\d+)?%?/.exec(line)?.[1];
-      if (percent !== undefined && line.includes('%')) context.log.progress('mmdebstrap', Number(percent), 100);
-    },
-  });
+  const args = mmdebstrapArgs(recipe, { root: shop.root, hookFiles, sourcesFile: sources }, shop.builder.mode);
+  try {
+    await run(context, 'mmdebstrap', args, {
+      logFile: shop.logFile,
+      timeoutMs: BUILD_TIMEOUT_MS,
+      // what a kill leaves goes away with the scratch folder
+      env: { TMPDIR: shop.scratch, ...(proxy === undefined ? {} : { http_proxy: proxy }) },
+      onLine: (line) => {
+        const percent = /^\s*\[?[#=>. ]*\]?\s*(\d+)(?:\.\d+)?%?/.exec(line)?.[1];
+        if (percent !== undefined && line.includes('%')) context.log.progress('mmdebstrap', Number(percent), 100);
+      },
+    });
+  } catch (error) {
+    throw await withStage(error, prepared);
+  }
+}
+
+/** Our files, then the user's over them, then the traces of both out. */
+async function writeHooks(scratch: string, recipe: BaseRecipe, users: string | undefined): Promise<string[]> {
+  const [first, last] = [join(scratch, 'hook.sh'), join(scratch, 'traces.sh')];
+  await writeFile(first, recipe.hook, { mode: 0o755 });
+  if (users === undefined) return [first];
+  await writeFile(last, customizeHook([]), { mode: 0o755 });
+  return [first, users, last];
 }
 
 async function writeDisk(

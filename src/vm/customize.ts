@@ -9,7 +9,7 @@ import { createHash } from 'node:crypto';
 import { chmod, mkdir, readdir, readFile, readlink, stat, symlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { RunContext } from '../core/context.ts';
-import { errnoOf, UserError } from '../core/errors.ts';
+import { errnoOf, ToolError, UserError } from '../core/errors.ts';
 import { run, shellQuote } from '../core/run.ts';
 
 export interface Customization {
@@ -169,6 +169,17 @@ export async function prepareCustomization(
   return { hookFile, stageFile };
 }
 
+/** The failure of mmdebstrap as that of the stage that was under way. */
+export async function withStage(error: unknown, prepared: PreparedCustomization | undefined): Promise<unknown> {
+  if (!(error instanceof ToolError) || prepared === undefined) return error;
+  const stage = (await readFile(prepared.stageFile, 'utf8')).trim();
+  if (stage === '') return error;
+  const { code, hint, command, stderrTail, logFile, status, cause } = error;
+  const message = `stage '${stage}' of the base image failed`;
+  const more = { hint, command, stderrTail, logFile, status, cause: cause ?? error };
+  return new ToolError(code === 'tool-failed' ? 'base-stage-failed' : code, message, more);
+}
+
 async function packOverlay(context: RunContext, custom: Customization, scratch: string): Promise<string> {
   const staged = join(scratch, 'overlay');
   await mkdir(staged, { recursive: true });
@@ -228,6 +239,7 @@ export function customizeScript(custom: Customization, parts: ScriptParts): stri
   };
   // inside the root, where its links lead; folders that are there keep owner and mode, and stay links if they are (/lib)
   const unpack = 'tar -x -p --numeric-owner --keep-directory-symlink --no-overwrite-dir -f - -C /';
+  const hasChrootHook = CHROOT_HOOKS.some((hook) => parts.hooks.has(hook));
   return [
     '#!/bin/sh',
     'set -eu',
@@ -236,8 +248,13 @@ export function customizeScript(custom: Customization, parts: ScriptParts): stri
     ...(parts.archive === undefined
       ? []
       : [stage('overlay'), `chroot "$root" ${unpack} <${shellQuote([parts.archive])}`]),
+    // the machine's own servers of names are not those of this one
+    ...(hasChrootHook
+      ? ['mv -f "$root/etc/resolv.conf" "$root/etc/.resolv"', 'cat /etc/resolv.conf >"$root/etc/resolv.conf"']
+      : []),
     ...inside('install.sh'),
     ...inside('install-custom.sh'),
+    ...(hasChrootHook ? ['mv -f "$root/etc/.resolv" "$root/etc/resolv.conf"'] : []),
     ...onHost('postconfig'),
     `: >${stageFile}`,
     '',

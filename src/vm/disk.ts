@@ -49,6 +49,8 @@ export interface DiskRequest {
   readonly force: boolean;
   /** Puts a command in front that runs it as owner of `root`'s files, where those belong to a user namespace's root. */
   readonly wrap?: ((argv: readonly string[]) => readonly [program: string, ...args: string[]]) | undefined;
+  /** Instead of the name in the tree. */
+  readonly hostname?: string | undefined;
   /** Added to the kernel's command line; default: console on screen and serial line. */
   readonly kernelArgs?: readonly string[] | undefined;
 }
@@ -148,6 +150,15 @@ async function prepareTree(context: Context, request: DiskRequest, layout: DiskL
   await writeAsOwner(context, request, join(root, 'boot/grub/grub.cfg'), config);
   const table = fstab(layout, await textOf(join(root, 'etc/fstab')));
   await writeAsOwner(context, request, join(root, 'etc/fstab'), table);
+  const { hostname } = request;
+  if (hostname === undefined) return;
+  await writeAsOwner(context, request, join(root, 'etc/hostname'), `${hostname}\n`);
+  await writeAsOwner(
+    context,
+    request,
+    join(root, 'etc/hosts'),
+    `127.0.0.1 localhost\n127.0.1.1 ${hostname}\n::1 localhost\n`,
+  );
 }
 
 async function writeAsOwner(context: Context, { wrap }: DiskRequest, path: string, text: string): Promise<void> {

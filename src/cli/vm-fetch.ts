@@ -1,0 +1,64 @@
+/** Base images from elsewhere and disks that boot by themselves: what `vm base` takes beside the plain build. */
+import { resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import { UsageError } from '../core/errors.ts';
+import { formatBytes } from '../core/log.ts';
+import type { BaseRequest } from '../vm/base.ts';
+import type { CommandContext, Output } from './command.ts';
+
+export interface BuildFlags extends Partial<BaseRequest> {
+  /** `qcow2:FILE`, `raw:FILE`, `lv:VG/NAME`, `dev:/dev/X` */
+  readonly target?: string;
+  readonly swap?: string;
+  readonly uefi?: boolean;
+}
+
+/** What `vm base build` takes for images of the user's own making. */
+export function addBuildOptions(build: Command): Command {
+  return build
+    .option('--proxy <url>', 'apt proxy for the build alone')
+    .option('--overlay <dir>', 'files laid over the root; %DISTR% %HOSTNAME% %ARCH% are filled in')
+    .option('--hooks <dir>', 'postunpack, install.sh, install-custom.sh, postconfig')
+    .option('--name <hostname>', 'for %HOSTNAME% and hooks', hostName)
+    .option('--target <place>', 'write a bootable disk there instead: qcow2:FILE, raw:FILE, lv:GROUP/NAME, dev:/dev/X')
+    .addOption(new Option('--swap <size>', 'swap partition of the bootable disk, for example 512M'))
+    .option('--uefi', 'EFI system partition on the bootable disk, beside BIOS');
+}
+
+/** Paths made absolute; flags that belong to --target refused without it. */
+export function buildRequest(cx: CommandContext, flags: BuildFlags): BuildFlags {
+  if (flags.target === undefined && (flags.swap !== undefined || flags.uefi)) {
+    throw new UsageError('--swap and --uefi are for a bootable disk', { hint: 'add --target qcow2:FILE' });
+  }
+  const { overlay, hooks } = flags;
+  return {
+    ...flags,
+    ...(overlay === undefined ? {} : { overlay: resolve(cx.cwd, overlay) }),
+    ...(hooks === undefined ? {} : { hooks: resolve(cx.cwd, hooks) }),
+  };
+}
+
+/** `vm base build --target`. @param flags of them, what was said on the command line */
+export async function buildToTarget(
+  cx: CommandContext,
+  request: BuildFlags & { readonly suite: string; readonly target: string },
+  flags: BuildFlags,
+): Promise<Output> {
+  const { parseTarget } = await import('../vm/disk-target.ts');
+  const { buildDisk } = await import('../vm/disk-build.ts');
+  const target = parseTarget(request.target);
+  const isFile = 'file' in target;
+  const placed = isFile ? { ...target, file: resolve(cx.cwd, target.file) } : target;
+  // the size of the configuration is for files: a device is taken as it is
+  const size = flags.size ?? (isFile ? request.size : undefined);
+  const disk = await buildDisk(cx, { ...request, size, target: placed });
+  return {
+    data: disk,
+    text: `written: ${disk.path} (${disk.format}, ${formatBytes(disk.sizeBytes)}, boots by itself)`,
+  };
+}
+
+function hostName(value: string): string {
+  if (/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(value)) return value;
+  throw new UsageError(`'${value}' is no host name`, { hint: 'use lower case letters, digits and -' });
+}
