@@ -313,14 +313,16 @@ function parseConffiles(bytes: Uint8Array | undefined): string[] {
 
 // ---------------------------------------------------------------- doors
 
+type Scanned = Scan | { readonly path: string; readonly error: unknown };
+
 /** See `readDebs` in archive.ts. */
 export async function* readDebFiles(
   context: RunContext,
   paths: Iterable<string> | AsyncIterable<string>,
 ): AsyncGenerator<DebResult> {
-  let batch: (Scan | { readonly path: string; readonly error: unknown })[] = [];
+  let batch: Scanned[] = [];
   let bytes = 0;
-  let underWay: Promise<DebResult[]> | undefined;
+  let underWay: AsyncGenerator<DebResult> | undefined;
   for await (const path of paths) {
     context.signal?.throwIfAborted();
     try {
@@ -332,43 +334,47 @@ export async function* readDebFiles(
     }
     if (batch.length % 16 === 0) await turn(); // the decompressor's output is read meanwhile
     if (batch.length < BATCH_FILES && bytes < BATCH_BYTES) continue;
-    const next = finishBatch(context, batch);
-    next.catch(() => {}); // awaited below, or by nobody who cares
+    const next = begun(finishBatch(context, batch));
     batch = [];
     bytes = 0;
-    if (underWay !== undefined) yield* await underWay;
+    if (underWay !== undefined) yield* underWay;
     underWay = next;
   }
-  if (underWay !== undefined) yield* await underWay;
-  yield* await finishBatch(context, batch);
+  if (underWay !== undefined) yield* underWay;
+  yield* finishBatch(context, batch);
 }
 
-async function finishBatch(
-  context: RunContext,
-  batch: readonly (Scan | { readonly path: string; readonly error: unknown })[],
-): Promise<DebResult[]> {
-  const scans = batch.filter((one) => 'layout' in one);
-  const tars = await decompressMembers(
-    context,
-    scans.map(({ path, layout, control }) => ({
+/** Works on its first item while nobody waits for it yet: one batch is decompressed while the next is read. */
+function begun<T>(source: AsyncGenerator<T>): AsyncGenerator<T> {
+  const first = source.next();
+  first.catch(() => {}); // thrown where it is awaited, if it is
+  return (async function* () {
+    for (let item = await first; !item.done; item = await source.next()) yield item.value;
+  })();
+}
+
+async function* finishBatch(context: RunContext, batch: readonly Scanned[]): AsyncGenerator<DebResult> {
+  const packed = batch
+    .filter((one) => 'layout' in one)
+    .map(({ path, layout, control }) => ({
       bytes: control,
       compression: layout.control.compression,
       place: { file: path, member: layout.control.name },
-    })),
-    MAX_CONTROL_TAR,
-  );
-  let index = 0;
-  return batch.map((one) => {
-    if (!('layout' in one)) return one;
-    const tar = tars[index]!;
-    index += 1;
-    if (!Buffer.isBuffer(tar)) return { path: one.path, error: tar };
-    try {
-      return { path: one.path, info: debInfo(one, tar) };
-    } catch (error) {
-      return { path: one.path, error };
-    }
-  });
+    }));
+  const tars = decompressMembers(context, packed, MAX_CONTROL_TAR);
+  for (const one of batch) {
+    if ('layout' in one) yield debResult(one, (await tars.next()).value);
+    else yield one;
+  }
+}
+
+function debResult(found: Scan, tar: Buffer | UserError): DebResult {
+  if (!Buffer.isBuffer(tar)) return { path: found.path, error: tar };
+  try {
+    return { path: found.path, info: debInfo(found, tar) };
+  } catch (error) {
+    return { path: found.path, error };
+  }
 }
 
 /** What data.tar holds, as events; `member` names it in messages. */

@@ -388,54 +388,65 @@ export interface PackedMember {
 }
 
 /**
- * Decompresses many small members, all those in xz by one process. Each result is the content, or the UserError that says what
- * is wrong with that member alone.
+ * Decompresses many small members, those in xz by one process. Gives for each, in order, the content, or the UserError that says
+ * what is wrong with that member alone. No more than `limit` bytes are held at a time, and those of the one given.
  * @param limit bytes that one member may have; more is an error, found without decoding more
  */
-export async function decompressMembers(
+export async function* decompressMembers(
   context: RunContext,
   members: readonly PackedMember[],
   limit: number,
-): Promise<(Buffer | UserError)[]> {
-  const results = new Array<Buffer | UserError>(members.length);
-  const forXz: XzJob[] = [];
-  for (const [index, member] of members.entries()) {
-    if (member.compression !== 'xz') {
-      results[index] = decompressMember(member, limit);
-      continue;
+): AsyncGenerator<Buffer | UserError> {
+  for (const group of groupsOf(members, limit)) {
+    const decoded = new Map<XzJob, Buffer | UserError>();
+    await decodeXz(
+      context,
+      group.filter((one) => 'size' in one),
+      decoded,
+    );
+    for (const one of group) {
+      if ('size' in one) yield decoded.get(one)!;
+      else yield one instanceof UserError ? one : decompressMember(one, limit);
     }
-    const size = xzContentSize(member.bytes);
-    if (size === undefined) results[index] = broken(member.place, 'xz');
-    else if (size > limit) results[index] = tooLarge(member.place, limit);
-    else forXz.push({ index, size, member });
   }
-  for (const batch of batchesOf(forXz, limit)) await decodeXz(context, batch, results);
-  return results;
 }
 
+/** A member in xz with the size of its content. */
 interface XzJob {
-  readonly index: number;
   readonly size: number;
   readonly member: PackedMember;
 }
 
-/** Consecutive jobs whose content together is no larger than one member's may be. */
-function batchesOf(jobs: readonly XzJob[], limit: number): XzJob[][] {
-  const batches: XzJob[][] = [];
-  let room = 0;
-  for (const job of jobs) {
-    if (batches.length === 0 || job.size > room) {
-      batches.push([]);
-      room = limit;
+/** Consecutive members whose xz content together is no larger than one member's may be. */
+function groupsOf(members: readonly PackedMember[], limit: number): (XzJob | PackedMember | UserError)[][] {
+  const groups: (XzJob | PackedMember | UserError)[][] = [[]];
+  let room = limit;
+  for (const member of members) {
+    const one = member.compression === 'xz' ? xzJob(member, limit) : member;
+    if ('size' in one) {
+      if (one.size > room) {
+        groups.push([]);
+        room = limit;
+      }
+      room -= one.size;
     }
-    batches.at(-1)!.push(job);
-    room -= job.size;
+    groups.at(-1)!.push(one);
   }
-  return batches;
+  return groups;
+}
+
+function xzJob(member: PackedMember, limit: number): XzJob | UserError {
+  const size = xzContentSize(member.bytes);
+  if (size === undefined) return broken(member.place, 'xz');
+  return size > limit ? tooLarge(member.place, limit) : { size, member };
 }
 
 /** One process for all; where it fails, halves, until the broken member is alone. */
-async function decodeXz(context: RunContext, jobs: readonly XzJob[], results: (Buffer | UserError)[]): Promise<void> {
+async function decodeXz(
+  context: RunContext,
+  jobs: readonly XzJob[],
+  results: Map<XzJob, Buffer | UserError>,
+): Promise<void> {
   const first = jobs[0];
   if (first === undefined) return;
   const expected = jobs.reduce((sum, job) => sum + job.size, 0);
@@ -443,13 +454,13 @@ async function decodeXz(context: RunContext, jobs: readonly XzJob[], results: (B
   if (Buffer.isBuffer(content)) {
     let offset = 0;
     for (const job of jobs) {
-      results[job.index] = content.subarray(offset, offset + job.size);
+      results.set(job, content.subarray(offset, offset + job.size));
       offset += job.size;
     }
     return;
   }
   if (jobs.length === 1) {
-    results[first.index] = content;
+    results.set(first, content);
     return;
   }
   const middle = Math.ceil(jobs.length / 2);

@@ -9,7 +9,7 @@
  */
 import { UserError } from '../core/errors.ts';
 
-export const TAR_BLOCK = 512;
+const TAR_BLOCK = 512;
 /** GNU tar's default record of 20 blocks, to which dpkg-deb's archives are padded. */
 const TAR_RECORD = 20 * TAR_BLOCK;
 /** Longer than any path that a kernel takes (PATH_MAX is 4096). */

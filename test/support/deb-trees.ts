@@ -49,7 +49,7 @@ export const AWKWARD: readonly DebEntry[] = [
     mode: 0,
     link: `/usr/lib/${`${LONG}/`.repeat(9)}file`,
   },
-  { path: '/usr/lib/link', type: 'symlink', mode: 0, link: 'a target with blanks' },
+  { path: '/usr/lib/link', type: 'symlink', mode: 0, link: 'a target with blanks\nand a newline' },
   { path: '/usr/lib/link-up', type: 'symlink', mode: 0, link: '../../etc/none' },
   { path: '/usr/lib/link-absolute', type: 'symlink', mode: 0, link: '/etc/ü' },
   ...[100, 101, 300].map(

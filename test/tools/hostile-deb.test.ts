@@ -186,6 +186,23 @@ describe('hostile control members', () => {
   });
 });
 
+describe('many large control members', () => {
+  it('are held one after the other', { timeout: MINUTE }, async () => {
+    await using scratch = await createScratch();
+    const tar = rawTar([
+      { name: './control', data: CONTROL_TEXT },
+      { name: './md5sums', data: Buffer.alloc(60 * 1024 * 1024, 'sum') },
+    ]);
+    const path = await scratch.put('large.deb', debWithControl(await pack(scratch, tar, 'xz', '-0', '--stdout')));
+    const { code, megabytes } = await inChild(
+      scratch,
+      `for await (const one of archive.readDebs({}, Array(12).fill(${JSON.stringify(path)}))) if (!one.info) throw one.error`,
+    );
+    expect(code).toBe('done');
+    expect(megabytes).toBeLessThan(450); // 720 MB is what they all are
+  });
+});
+
 /** Rewrites the first record of the index with another size of the content, checksum and all. Sizes of equal length only. */
 function withContentSize(packed: Buffer, size: number): Buffer {
   const bytes = Buffer.from(packed);

@@ -110,7 +110,7 @@ describe('planData', () => {
     ['a file without content', [{ path: '/x', type: 'file', mode: 0 }], 'deb-entry'],
     ['a folder with content', [{ ...file('/x'), type: 'dir' }], 'deb-entry'],
     ['a link to nowhere', [symlink('/x', '')], 'deb-entry'],
-    ['a link with a newline', [symlink('/x', 'a\nb')], 'deb-entry'],
+    ['a link with a NUL byte', [symlink('/x', 'a\0b')], 'deb-entry'],
     ['a hard link to nothing', [hardlink('/x', '/y')], 'deb-entry'],
     ['a hard link to a link', [symlink('/y', 'z'), hardlink('/x', '/y')], 'deb-entry'],
     ['a mode too large', [file('/x', '', { mode: 0o10000 })], 'deb-entry'],

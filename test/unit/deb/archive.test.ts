@@ -426,7 +426,7 @@ describe('readDeb', () => {
     }
   });
 
-  it('cut at any byte is an error that names the file, for every door', async () => {
+  it('cut at any byte is an error that names the file, for every door', { timeout: 60_000 }, async () => {
     await using scratch = await createScratch();
     const { path } = await writeDeb({}, scratch.at('good.deb'), debSpec([file('/usr/x', 'odd')]), OPTIONS);
     const bytes = await readFile(path);
@@ -438,7 +438,7 @@ describe('readDeb', () => {
     }
   });
 
-  it('with any bytes changed it is read or refused, never anything else', async () => {
+  it('with any bytes changed it is read or refused, never anything else', { timeout: 60_000 }, async () => {
     await using scratch = await createScratch();
     const bytes = rawDeb({
       data: [

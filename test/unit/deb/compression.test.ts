@@ -32,8 +32,8 @@ async function joined(source: AsyncIterable<Uint8Array>): Promise<Buffer> {
 }
 
 async function member(bytes: Uint8Array, compression: StoredCompression): Promise<Buffer | UserError> {
-  const [result] = await decompressMembers({}, [{ bytes, compression, place: PLACE }], LIMIT);
-  return result!;
+  for await (const result of decompressMembers({}, [{ bytes, compression, place: PLACE }], LIMIT)) return result;
+  throw new Error('no result');
 }
 
 describe('names', () => {
