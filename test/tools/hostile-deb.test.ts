@@ -196,10 +196,10 @@ describe('many large control members', () => {
     const path = await scratch.put('large.deb', debWithControl(await pack(scratch, tar, 'xz', '-0', '--stdout')));
     const { code, megabytes } = await inChild(
       scratch,
-      `for await (const one of archive.readDebs({}, Array(12).fill(${JSON.stringify(path)}))) if (!one.info) throw one.error`,
+      `for await (const one of archive.readDebs({}, Array(24).fill(${JSON.stringify(path)}))) if (!one.info) throw one.error`,
     );
     expect(code).toBe('done');
-    expect(megabytes).toBeLessThan(450); // 720 MB is what they all are
+    expect(megabytes).toBeLessThan(700); // all of them are 1.5 GB
   });
 });
 
