@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { formatBytes } from '../core/log.ts';
 import type { SuiteDifference } from '../repo/history.ts';
 import type { TransferVerb } from '../repo/promote.ts';
-import { type Cli, table } from './command.ts';
+import { type Cli, type CommandContext, table } from './command.ts';
 import {
   addChangeOptions,
   type ChangeOptions,
@@ -192,4 +192,57 @@ export function addGenerations(row: Row, cli: Cli): void {
         return { data: done, text: `${verb} ${what}: ${formatBytes(done.bytes)}` };
       }),
     );
+}
+
+interface VerifyOptions extends Place {
+  readonly suite?: string[];
+  readonly key?: string[];
+  readonly base?: string[];
+  readonly packages: boolean;
+}
+
+export function addVerify(row: Row, cli: Cli): void {
+  row('verify [place]', 'check a published repository, ours or any: a folder with dists/, or a URL')
+    .option('--suite <names...>', 'which suites; default: those of this repository')
+    .option('--key <files...>', 'public keys; default: archive-key.gpg of the repository')
+    .option('--base <files...>', 'Packages indexes of the distribution: every dependency must be met')
+    .option('--no-packages', 'look at the indexes alone')
+    .action(
+      cli.action(async (cx, given: string | undefined, options: VerifyOptions) => {
+        const [{ verifyRepository }, { readBase }] = await Promise.all([
+          import('../repo/verify.ts'),
+          import('../repo/base.ts'),
+        ]);
+        const paths = (names?: string[]) => names?.map((name) => resolve(cx.cwd, name));
+        const base = options.base && (await readBase(cx, paths(options.base)!));
+        const { place, suites } = await verifiedPlace(cx, given, options);
+        const report = await verifyRepository(cx, {
+          place,
+          suites,
+          keys: paths(options.key),
+          packages: options.packages,
+          base,
+        });
+        const lines = report.problems.map((problem) => `${problem.code}: ${problem.message}`);
+        const counts = report.suites.map((one) => `${one.suite}: ${one.indexes} indexes, ${one.packages} packages`);
+        const verdict =
+          lines.length === 0 ? 'no problem found' : `${lines.length} problem${lines.length === 1 ? '' : 's'} found`;
+        return { data: report, text: [...lines, ...counts, verdict].join('\n'), exitCode: lines.length === 0 ? 0 : 1 };
+      }),
+    );
+}
+
+async function verifiedPlace(cx: CommandContext, given: string | undefined, options: VerifyOptions) {
+  if (given !== undefined && options.suite !== undefined)
+    return { place: placeGiven(cx, given), suites: options.suite };
+  using repo = await openRepo(cx, given === undefined || /^https?:/.test(given) ? options : { repo: given });
+  const published = repo.suites().map((suite) => suite.name);
+  return {
+    place: given !== undefined && /^https?:/.test(given) ? given : repo.publicDir,
+    suites: options.suite ?? published,
+  };
+}
+
+function placeGiven(cx: CommandContext, given: string): string {
+  return /^https?:/.test(given) ? given : resolve(cx.cwd, given);
 }

@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import type { AddResult } from '../repo/add.ts';
 import type { Cli, CommandContext, Output } from './command.ts';
 import { addPassphraseOptions, type PassphraseOptions, passphraseSource } from './passphrase.ts';
-import { addGenerations, addHistory, addTransfers } from './repo-history.ts';
+import { addGenerations, addHistory, addTransfers, addVerify } from './repo-history.ts';
 import {
   addChangeOptions,
   type ChangeOptions,
@@ -34,6 +34,7 @@ export function addRepoCommands(program: Command, cli: Cli): void {
   addTransfers(row, cli);
   addHistory(row, cli);
   addGenerations(row, cli);
+  addVerify(row, cli);
 }
 
 interface InitOptions extends Place {

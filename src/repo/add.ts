@@ -1,5 +1,5 @@
 /**
- * Packages into a suite: read, check, copy aside, then all of the call in one transaction.
+ * Packages into a suite: read, check, copy aside, then all of the call (of a large one: thousands) in one transaction.
  *
  * Secret: the order that makes a crash and a race harmless. Files are staged and durable before the lock is taken; inside the
  * transaction, whose writer is alone, each goes to its place by rename and is catalogued. A crash before the commit leaves at
@@ -50,6 +50,9 @@ export interface AddResult {
 
 const COPIES_AT_ONCE = 8;
 
+/** Each part of a large call is a change of its own. */
+const FILES_PER_TRANSACTION = 5000;
+
 interface Candidate {
   readonly path: string;
   /** Of the file when it was read. */
@@ -75,6 +78,26 @@ export async function addPackages(
   const suite = findSuite(repo, suiteName);
   const component = findComponent(suite, options.component);
   const files = await packageFiles(paths);
+  const result = { added: [] as PackageFacts[], unchanged: [] as PackageFacts[], refused: [] as Refusal[] };
+  // one transaction, where the whole call depends on each file; else memory does not grow with the number of files
+  const step = options.allOrNothing ? Math.max(files.length, 1) : FILES_PER_TRANSACTION;
+  for (let from = 0; from < files.length; from += step) {
+    const part = await addSome(repo, suite, component, files.slice(from, from + step), options);
+    result.added.push(...part.added);
+    result.unchanged.push(...part.unchanged);
+    result.refused.push(...part.refused);
+    repo.context.log.progress('adding packages', Math.min(from + step, files.length), files.length);
+  }
+  return result;
+}
+
+async function addSome(
+  repo: RepoHandle,
+  suite: SuiteSettings,
+  component: string,
+  files: readonly string[],
+  options: AddOptions,
+): Promise<AddResult> {
   if (options.dryRun) {
     return settle(repo, suite, component, await readCandidates(repo, suite, files, async () => {}), options, undefined);
   }
@@ -153,7 +176,6 @@ async function readCandidates(
     } catch (error) {
       refused.push(refusalOf(result.path, error));
     }
-    repo.context.log.progress('reading packages', candidates.length + refused.length, files.length);
   }
   return { candidates, refused };
 }

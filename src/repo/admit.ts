@@ -91,7 +91,8 @@ function renderControl(file: BinaryPackage, control: Paragraph): string {
         ? `${field.name}:${field.value}\n`
         : `${field.name}: ${field.value}\n`;
   }
-  if (text.length <= MAX_CONTROL_CHARACTERS) return text;
+  // a copy in one piece: what it was put together from would keep all that was read alive
+  if (text.length <= MAX_CONTROL_CHARACTERS) return Buffer.from(text).toString();
   throw refuse(file, 'bad-package', `its control file is larger than an index takes (${text.length} characters)`);
 }
 

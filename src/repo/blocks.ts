@@ -24,7 +24,7 @@ export interface StoredBlock {
 const UNFINISHED = -1;
 
 /** Text compressed and stored at a time: bounds memory. */
-const BATCH_CHARACTERS = 8 * 1024 * 1024;
+const BATCH_CHARACTERS = 2 * 1024 * 1024;
 
 const MIGRATIONS: readonly string[] = [
   `

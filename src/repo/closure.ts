@@ -15,7 +15,6 @@ import {
   reduceRelations,
   unsatisfied,
 } from '../deb/relation.ts';
-import type { CatalogPackage } from './catalog.ts';
 
 /** Packages from elsewhere that dependencies may be met by: stanzas of a Packages index. */
 export type BasePackages = readonly Paragraph[];
@@ -41,21 +40,29 @@ function knownOf(stanza: Paragraph): Known {
   };
 }
 
+/** A package as it is asked about: a catalogued one, or a stanza of somebody's index. */
+export interface ClosurePackage {
+  readonly kind: string;
+  readonly name: string;
+  readonly control?: string;
+  readonly stanza?: Paragraph;
+}
+
 export interface ClosureRequest {
   /** What will be in the suite. */
-  readonly suite: readonly CatalogPackage[];
+  readonly suite: readonly ClosurePackage[];
   /** Whose dependencies are asked about; default: all of `suite`. */
-  readonly checked?: readonly CatalogPackage[] | undefined;
+  readonly checked?: readonly ClosurePackage[] | undefined;
   readonly architectures: readonly string[];
   /** All that the distribution has; undefined: unknown, and trusted for every name that `elsewhere` does not have. */
   readonly base?: BasePackages | undefined;
   /** Packages that are known but not in the suite: a dependency on one of these cannot be met by the distribution. */
-  readonly elsewhere?: readonly CatalogPackage[] | undefined;
+  readonly elsewhere?: readonly ClosurePackage[] | undefined;
 }
 
 /** Dependencies that nothing meets, for each architecture of the suite. */
 export function checkClosure(request: ClosureRequest): Problem[] {
-  const parse = (item: CatalogPackage) => knownOf(parseParagraph(item.control));
+  const parse = (item: ClosurePackage) => knownOf(item.stanza ?? parseParagraph(item.control ?? ''));
   const suite = request.suite.filter((item) => item.kind === 'deb').map(parse);
   const checked = request.checked?.filter((item) => item.kind === 'deb').map(parse) ?? suite;
   const base = request.base?.map(knownOf);

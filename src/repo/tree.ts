@@ -1,0 +1,88 @@
+/** A published repository, in a folder or behind a URL, file by file. */
+import { stat } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import type { Context } from '../core/context.ts';
+import { errnoOf, RemoteError, UserError } from '../core/errors.ts';
+import { type Scratch, scratchFolder } from '../core/files.ts';
+import { download } from '../core/http.ts';
+import { checkUrl } from './settings.ts';
+
+export interface Tree extends AsyncDisposable {
+  /** For messages. */
+  readonly name: string;
+  /** Behind a URL: each file is a transfer. */
+  readonly isRemote: boolean;
+  /** A local file with the content of `path`; undefined when there is none. Good until `release`, or until the tree is disposed. */
+  fetch(path: string): Promise<string | undefined>;
+  /** Says that a fetched file is no longer needed. */
+  release(path: string): Promise<void>;
+}
+
+/** @throws UserError `no-such-file` */
+export async function openTree(context: Context, place: string): Promise<Tree> {
+  return /^https?:\/\//.test(place) ? remoteTree(context, checkUrl(place)) : localTree(place);
+}
+
+/** A path that stays within the tree, whatever an index says. */
+export function isInside(path: string): boolean {
+  return !path.startsWith('/') && !path.split('/').includes('..') && !path.includes('\u0000');
+}
+
+async function localTree(place: string): Promise<Tree> {
+  const root = resolve(place);
+  if (!(await isFile(join(root, 'dists'), 'folder'))) {
+    throw new UserError('no-such-file', `'${place}' holds no published repository: it has no folder dists/`, {
+      hint: 'name the folder that web servers serve (public/), or a URL',
+    });
+  }
+  return {
+    name: place,
+    isRemote: false,
+    fetch: async (path) => (isInside(path) && (await isFile(join(root, path), 'file')) ? join(root, path) : undefined),
+    release: async () => {},
+    [Symbol.asyncDispose]: async () => {},
+  };
+}
+
+async function isFile(path: string, wanted: 'file' | 'folder'): Promise<boolean> {
+  try {
+    const found = await stat(path);
+    return wanted === 'file' ? found.isFile() : found.isDirectory();
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG'].includes(errnoOf(error) ?? '')) return false;
+    throw error;
+  }
+}
+
+async function remoteTree(context: Context, url: string): Promise<Tree> {
+  const scratch: Scratch = await scratchFolder(context.cacheDir, 'verify-');
+  const { rm } = await import('node:fs/promises');
+  let count = 0;
+  const fetched = new Map<string, string>();
+  return {
+    name: url,
+    isRemote: true,
+    async fetch(path) {
+      const known = fetched.get(path);
+      if (known !== undefined) return known;
+      if (!isInside(path)) return undefined;
+      count += 1;
+      const target = join(scratch.path, String(count));
+      try {
+        await download(context, url + path.split('/').map(encodeURIComponent).join('/'), target);
+      } catch (error) {
+        if (error instanceof RemoteError && (error.status === 404 || error.status === 403)) return undefined;
+        throw error;
+      }
+      fetched.set(path, target);
+      return target;
+    },
+    async release(path) {
+      const known = fetched.get(path);
+      if (known === undefined) return;
+      fetched.delete(path);
+      await rm(known, { force: true });
+    },
+    [Symbol.asyncDispose]: () => scratch[Symbol.asyncDispose](),
+  };
+}
