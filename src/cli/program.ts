@@ -21,6 +21,10 @@ const GROUPS: Readonly<Record<string, Group>> = {
   key: { summary: 'signing keys', load: async () => (await import('./key.ts')).addKeyCommands },
   repo: { summary: 'signed apt repositories', load: async () => (await import('./repo.ts')).addRepoCommands },
   vm: { summary: 'base images, test machines', load: async () => (await import('./vm.ts')).addVmCommands },
+  proxy: {
+    summary: 'apt cache: verified, one fetch for many clients, works offline',
+    load: async () => (await import('./proxy.ts')).addProxyCommands,
+  },
   release: {
     summary: 'the whole line: build, publish, test in a clean machine',
     load: async () => (await import('./release.ts')).addReleaseCommands,

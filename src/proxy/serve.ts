@@ -18,6 +18,7 @@ import { hasBody, headerText, ProxyCache, type ProxyParts } from './proxy.ts';
 import { createRegistries, type Registries } from './registries.ts';
 import type { ProxySettings } from './settings.ts';
 import { parseAuthority } from './target.ts';
+import { expire } from './upkeep.ts';
 
 export interface ServeOptions {
   /** 'host:port', several; ignored when systemd hands sockets over. */
@@ -35,6 +36,7 @@ export interface RunningProxy extends AsyncDisposable {
 const IDLE_MS = 120_000;
 const MAX_CONNECTIONS = 2000;
 const FIRST_FD = 3;
+const EXPIRE_MS = 60_000;
 
 /** Opens the cache and serves it until it is disposed. @throws UserError as `ProxyCache.open` and `listen` */
 export async function serveProxy(
@@ -48,7 +50,10 @@ export async function serveProxy(
   const sockets = new Set<Socket>();
   const log = settings.accessLog === undefined ? undefined : createWriteStream(settings.accessLog, { flags: 'a' });
   log?.on('error', () => {}); // a full disk must not stop the answers
+  const limited = settings.quota > 0 || settings.maxUnusedDays > 0;
+  const expiry = limited ? setInterval(() => expireQuietly(context, cache), EXPIRE_MS).unref() : undefined;
   const close = async () => {
+    clearInterval(expiry);
     await Promise.all(listeners.map((one) => one.close(2000)));
     for (const socket of sockets) socket.destroy();
     await cache.close();
@@ -70,6 +75,14 @@ export async function serveProxy(
     throw error;
   }
   return { cache, urls: listeners.map((one) => one.url), close, [Symbol.asyncDispose]: close };
+}
+
+function expireQuietly(context: Context, cache: ProxyCache): void {
+  try {
+    expire(cache, {});
+  } catch (error) {
+    context.log.warn(`nothing could be evicted: ${(error as Error).message}`);
+  }
 }
 
 /** Descriptors that systemd opened for this very process. */

@@ -420,6 +420,10 @@ export class Suites {
     }
   }
 
+  snapshotOf(id: number, backend: Backend): Snapshot | undefined {
+    return this.#load(id, backend);
+  }
+
   /** Brings the indexes that clients use; undefined when all are here, else why not. */
   async #stage(suite: Suite, snapshot: Snapshot, mirror: string): Promise<string | undefined> {
     const { store, now } = this.#parts;

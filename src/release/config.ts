@@ -99,6 +99,46 @@ const release = z.strictObject({
     .describe('what must hold in the test machine after the installation'),
 });
 
+const proxyBackend = z.strictObject({
+  mirrors: z
+    .array(z.url({ protocol: /^https?$/ }))
+    .min(1)
+    .describe('base addresses, the preferred first'),
+  aliases: z.array(z.string()).optional().describe('addresses that mean this back end, too'),
+  signatures: z.enum(['require', 'accept']).optional().describe('accept: serve Release files of unknown signers, too'),
+  'max-age': z.int().min(0).optional().describe('seconds for which what may change is not asked for again'),
+});
+
+const proxy = z.strictObject({
+  listen: z.array(z.string()).min(1).default(['127.0.0.1:9999']).describe('addresses of proxy serve'),
+  dir: z.string().optional().describe('folder of the cache; default: proxy below the cache folder'),
+  backends: z
+    .record(z.string(), proxyBackend)
+    .default({})
+    .describe('archives by name, beside debian, security, ubuntu, ports'),
+  hosts: z.array(z.string()).default([]).describe("hosts that clients may name beside the back ends: '*.example.org'"),
+  'inner-hosts': z.array(z.string()).default([]).describe('upstream hosts that may be at inner addresses'),
+  clients: z.array(z.string()).optional().describe("networks that are served; default: private ones; 'all'"),
+  connect: z.array(z.string()).default([]).describe('HOST:PORT that CONNECT tunnels may reach'),
+  keyrings: z.array(z.string()).default([]).describe("files with public keys beside Debian's and Ubuntu's"),
+  'max-age': z.int().min(0).default(120).describe('seconds for which what may change is not asked for again'),
+  quota: z
+    .string()
+    .regex(/^\d+[kMGT]$/, "a number and k, M, G or T, for example '20G'")
+    .optional()
+    .describe('the most that the cache may hold; default: no limit'),
+  'max-unused-days': z.int().min(0).default(0).describe('what nobody used for this long goes; 0: never'),
+  'only-verified': z.boolean().default(false).describe('refuse packages that no signed index names'),
+  'npm-registry': z
+    .url({ protocol: /^https?$/ })
+    .optional()
+    .describe('behind /npm/'),
+  'pypi-index': z
+    .url({ protocol: /^https?$/ })
+    .optional()
+    .describe('behind /pypi/simple/'),
+});
+
 export const configSchema = z.strictObject({
   name: z
     .string()
@@ -116,6 +156,7 @@ export const configSchema = z.strictObject({
   key: key.prefault({}).describe('the signing key'),
   repo: repo.prefault({}).describe('the apt repository'),
   vm: vm.prefault({}).describe('test machines'),
+  proxy: proxy.prefault({}).describe('the apt cache'),
   release: release.prefault({}).describe('what release run installs and checks'),
 });
 

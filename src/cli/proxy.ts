@@ -1,0 +1,354 @@
+/** `buildkit proxy`: the apt cache. */
+import { mkdir } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import type { Command } from 'commander';
+import { UserError } from '../core/errors.ts';
+import { writeFileAtomic } from '../core/files.ts';
+import { formatBytes } from '../core/log.ts';
+import { machineSources } from '../proxy/apt-sources.ts';
+import { clientConfiguration } from '../proxy/client.ts';
+import { importTree, precache } from '../proxy/intake.ts';
+import { announce, ownAddresses } from '../proxy/mdns.ts';
+import { hitRate } from '../proxy/pages.ts';
+import { ProxyCache } from '../proxy/proxy.ts';
+import { serveProxy, statusOf } from '../proxy/serve.ts';
+import { defaultSettings, type ProxySettings } from '../proxy/settings.ts';
+import { dropMatching, expire, explain, verifyCache } from '../proxy/upkeep.ts';
+import { type Cli, type CommandContext, type Output, table } from './command.ts';
+
+interface Place {
+  readonly cache?: string;
+}
+
+interface ServeFlags extends Place {
+  readonly listen?: string[];
+  readonly offline?: boolean;
+  readonly frozen?: string;
+  readonly allowHost?: string[];
+  readonly allowClient?: string[];
+  readonly allowConnect?: string[];
+  readonly innerHost?: string[];
+  readonly backend?: string[];
+  readonly accessLog?: string;
+  readonly announce?: boolean;
+}
+
+export function addProxyCommands(program: Command, cli: Cli): void {
+  const proxy = program.command('proxy').description('apt cache: verified, one fetch for many clients, works offline');
+  const row = (usage: string, description: string) =>
+    proxy.command(usage).description(description).option('--cache <dir>', 'folder of the cache');
+
+  row('serve', 'serve the cache until interrupted')
+    .option('--listen <addresses...>', 'HOST:PORT, several; default: proxy.listen of buildkit.yaml')
+    .option('--backend <name=url...>', 'a back end of your own; the same name several times: several mirrors')
+    .option('--allow-host <patterns...>', "upstream hosts beside the back ends: '*.example.org', '*'")
+    .option('--inner-host <patterns...>', 'upstream hosts that may be at inner addresses')
+    .option('--allow-client <networks...>', "who is served, beside private networks: 203.0.113.0/24, 'all'")
+    .option('--allow-connect <patterns...>', 'HOST:PORT that CONNECT tunnels may reach')
+    .option('--offline', 'ask nothing upstream; at the end, list what was missing')
+    .option('--frozen <name>', 'serve this frozen view')
+    .option('--access-log <file>', 'one line per answer')
+    .option('--announce', 'tell the local network by mDNS (_apt_proxy._tcp)')
+    .action(cli.action((cx, flags: ServeFlags) => serve(cx, flags)));
+
+  row('stats', 'what the cache holds and what it did').action(
+    cli.action(async (cx, flags: Place) => {
+      await using cache = await beside(cx, flags);
+      const status = statusOf(cache, 0);
+      return { data: { ...status, hitRate: hitRate(status.counters) }, text: statsText(status) };
+    }),
+  );
+
+  row('ls [pattern]', "list addresses in the cache; '*' and '?' match").action(
+    cli.action(async (cx, pattern: string | undefined, flags: Place) => {
+      await using cache = await beside(cx, flags);
+      const found = cache.store.urls(pattern ?? '*');
+      const marks = ['unverified', 'unsigned', 'verified'];
+      return { data: found, text: table(found.map((one) => [one.key, formatBytes(one.size), marks[one.verified]!])) };
+    }),
+  );
+
+  row('import <dir>', 'take files that are on disk: another cache, /var/cache/apt/archives, a mirror').action(
+    cli.action(async (cx, dir: string, flags: Place) => {
+      await using cache = await beside(cx, flags);
+      const done = await importTree(cache, resolve(cx.cwd, dir));
+      const text = `imported ${done.imported} files (${formatBytes(done.bytes)}), ${done.present} were here, ${done.unknown.length} are named by no index`;
+      return { data: done, text };
+    }),
+  );
+
+  row('precache <suite> [packages...]', 'fetch the indexes of a suite, and packages: NAME, NAME=VERSION, lib*')
+    .option('--backend <name>', 'the archive', 'debian')
+    .option('--arch <names...>', 'architectures', ['amd64'])
+    .option('--component <names...>', 'sections', ['main'])
+    .action(
+      cli.action(
+        async (
+          cx,
+          suite: string,
+          packages: string[],
+          flags: Place & { backend: string; arch: string[]; component: string[] },
+        ) => {
+          await using cache = await beside(cx, flags);
+          const options = { packages, architectures: flags.arch, components: flags.component };
+          const done = await precache(cache, flags.backend, suite, options);
+          const missed = done.unmatched.length > 0 ? `; nothing matches ${done.unmatched.join(', ')}` : '';
+          const text = `${done.indexes} indexes; fetched ${done.fetched} packages (${formatBytes(done.bytes)}), ${done.present} were here${missed}`;
+          return { data: done, text, exitCode: done.unmatched.length > 0 ? 1 : 0 };
+        },
+      ),
+    );
+
+  row('expire', 'let go what is old or over the quota')
+    .option('--quota <size>', 'for example 20G; default: proxy.quota of buildkit.yaml')
+    .option('--unused <days>', 'what nobody used for this long')
+    .option('--dry-run', 'only show what would go')
+    .action(
+      cli.action(async (cx, flags: Place & { quota?: string; unused?: string; dryRun?: boolean }) => {
+        await using cache = await beside(cx, flags);
+        const quota = flags.quota === undefined ? undefined : parseSize(flags.quota);
+        const gone = expire(cache, { quota, maxUnusedDays: parseDays(flags.unused), dryRun: flags.dryRun });
+        const bytes = gone.reduce((sum, one) => sum + one.size, 0);
+        const rows = gone.map((one) => [one.reason, formatBytes(one.size), one.keys[0] ?? one.sha256]);
+        const verb = flags.dryRun ? 'would go' : 'went';
+        return {
+          data: gone,
+          text: [table(rows), `${gone.length} files (${formatBytes(bytes)}) ${verb}`].join('\n').trim(),
+        };
+      }),
+    );
+
+  row('verify', 'read every file again and hold it against its digest')
+    .option('--repair', 'drop what is wrong; it is fetched again when it is next asked for')
+    .action(
+      cli.action(async (cx, flags: Place & { repair?: boolean }) => {
+        await using cache = await beside(cx, flags);
+        const report = await verifyCache(cache, { repair: flags.repair });
+        const lines = report.problems.map((one) => `${one.subject}: ${one.message}`);
+        const text = [...lines, `${report.objects} files (${formatBytes(report.bytes)}), ${lines.length} wrong`].join(
+          '\n',
+        );
+        return { data: report, text, exitCode: lines.length > 0 && !flags.repair ? 1 : 0 };
+      }),
+    );
+
+  row('drop <pattern>', "forget addresses: 'debian/pool/main/h/*'")
+    .option('--dry-run', 'only show them')
+    .action(
+      cli.action(async (cx, pattern: string, flags: Place & { dryRun?: boolean }) => {
+        await using cache = await beside(cx, flags);
+        const gone = dropMatching(cache, pattern, { dryRun: flags.dryRun });
+        return { data: gone, text: table(gone.map((one) => [one.key, formatBytes(one.size)])) };
+      }),
+    );
+
+  row('why <url>', 'what the cache knows of an address and how it would answer').action(
+    cli.action(async (cx, url: string, flags: Place) => {
+      await using cache = await beside(cx, flags);
+      const why = explain(cache, url);
+      return { data: why, text: [why.key, ...why.lines.map((line) => `  ${line}`)].join('\n') };
+    }),
+  );
+
+  row('freeze [name]', 'keep the suites as they are now under a name; without one, list the frozen views')
+    .option('--remove', 'let the view go')
+    .action(cli.action((cx, name: string | undefined, flags: Place & { remove?: boolean }) => freeze(cx, name, flags)));
+
+  row('missing', 'what was asked for offline and is not here')
+    .option('--clear', 'forget it')
+    .action(
+      cli.action(async (cx, flags: Place & { clear?: boolean }) => {
+        await using cache = await beside(cx, flags);
+        const missing = cache.store.missing();
+        if (flags.clear) cache.store.clearMissing();
+        return { data: missing, text: missing.map((one) => one.key).join('\n') };
+      }),
+    );
+
+  proxy
+    .command('configure')
+    .description('let this machine use a proxy; direct when it is down')
+    .option('--url <url>', 'the proxy', 'http://127.0.0.1:9999')
+    .option('--direct <hosts...>', 'hosts that are asked without it')
+    .option('--root <dir>', 'the system to write to', '/')
+    .option('--print', 'only show the files (default)')
+    .option('--apply', 'write them')
+    .action(
+      cli.action((cx, flags: { url: string; direct?: string[]; root: string; apply?: boolean }) =>
+        configure(cx, flags),
+      ),
+    );
+}
+
+async function serve(cx: CommandContext, flags: ServeFlags): Promise<Output | undefined> {
+  const config = (await cx.config()).proxy;
+  const settings = await settingsOf(cx, flags);
+  await using proxy = await serveProxy(cx, settings, { listen: flags.listen ?? config.listen });
+  cx.writeOut(cx.json ? `${JSON.stringify({ urls: proxy.urls })}\n` : `${proxy.urls.join('\n')}\n`);
+  await using _announced = flags.announce ? await announceAt(proxy.urls[0]!) : undefined;
+  await new Promise<void>((end) => {
+    if (cx.signal.aborted) end();
+    else cx.signal.addEventListener('abort', () => end(), { once: true });
+  });
+  const missing = settings.offline ? proxy.cache.store.missing() : [];
+  for (const { key } of missing) cx.log.warn(`was asked for and is not in the cache: ${key}`);
+  return undefined;
+}
+
+function announceAt(url: string): Promise<AsyncDisposable> {
+  const host = hostname().split('.')[0] ?? 'localhost';
+  const port = Number(new URL(url).port);
+  return announce({ name: `buildkit on ${host}`, type: '_apt_proxy._tcp', host, port, addresses: ownAddresses() });
+}
+
+async function freeze(
+  cx: CommandContext,
+  name: string | undefined,
+  flags: Place & { remove?: boolean },
+): Promise<Output> {
+  await using cache = await beside(cx, flags);
+  if (name === undefined) {
+    const views = cache.store.frozen().map((one) => ({
+      name: one.name,
+      suite: `${one.snapshot.backend}/${one.snapshot.root}`,
+      date: new Date(one.snapshot.date * 1000).toISOString(),
+    }));
+    return { data: views, text: table(views.map((one) => [one.name, one.suite, one.date])) };
+  }
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name)) {
+    throw new UserError('proxy-frozen-name', `'${name}' cannot be the name of a frozen view`, {
+      hint: "letters, digits, '.', '_' and '-'",
+    });
+  }
+  if (flags.remove) {
+    if (cache.store.unfreeze(name) === 0) throw new UserError('proxy-frozen', `there is no frozen view '${name}'`);
+    return { data: { removed: name }, text: `removed '${name}'` };
+  }
+  if (cache.suites.hasView(name)) {
+    throw new UserError('proxy-frozen', `'${name}' is frozen already`, {
+      hint: 'choose another name, or --remove it first',
+    });
+  }
+  const held = cache.suites.freeze(name);
+  if (held.length === 0)
+    throw new UserError('proxy-frozen', 'there is no suite in the cache to freeze', {
+      hint: 'see: buildkit proxy precache --help',
+    });
+  const rows = held.map((one) => [
+    `/frozen/${name}/${one.backend}/`,
+    one.root,
+    new Date(one.date * 1000).toISOString(),
+  ]);
+  return { data: { name, suites: held }, text: table(rows) };
+}
+
+async function configure(
+  cx: CommandContext,
+  flags: { url: string; direct?: string[]; root: string; apply?: boolean },
+): Promise<Output> {
+  const { files } = clientConfiguration(flags.url, { direct: flags.direct ?? [] });
+  if (flags.apply) {
+    for (const { path, mode, text } of files) {
+      const target = join(resolve(cx.cwd, flags.root), path);
+      await mkdir(dirname(target), { recursive: true });
+      await writeFileAtomic(target, text, { mode });
+    }
+    return {
+      data: { written: files.map((file) => file.path) },
+      text: files.map((file) => `wrote ${file.path}`).join('\n'),
+    };
+  }
+  return { data: files, text: files.map((file) => `# ${file.path}\n${file.text}`).join('\n') };
+}
+
+/** The cache for work beside a server that may be running. */
+async function beside(cx: CommandContext, flags: Place): Promise<ProxyCache> {
+  const { cache: dir } = flags;
+  return ProxyCache.open(cx, await settingsOf(cx, dir === undefined ? {} : { cache: dir }), { serving: false });
+}
+
+async function settingsOf(cx: CommandContext, flags: ServeFlags): Promise<ProxySettings> {
+  const config = (await cx.config()).proxy;
+  const dir =
+    flags.cache !== undefined
+      ? resolve(cx.cwd, flags.cache)
+      : config.dir !== undefined
+        ? resolve(cx.workspaceDir, config.dir)
+        : join(cx.cacheDir, 'proxy');
+  const defaults = defaultSettings(dir);
+  const machine = await machineSources(cx);
+  return {
+    ...defaults,
+    backends: { ...machine.backends, ...camel(config.backends), ...backendFlags(flags.backend ?? []) },
+    hosts: [...machine.hosts, ...config.hosts, ...(flags.allowHost ?? [])],
+    innerHosts: [...config['inner-hosts'], ...(flags.innerHost ?? [])],
+    clients: [...(config.clients ?? defaults.clients), ...(flags.allowClient ?? [])],
+    connect: [...config.connect, ...(flags.allowConnect ?? [])],
+    keyrings: [...defaults.keyrings, ...config.keyrings.map((path) => resolve(cx.workspaceDir, path))],
+    maxAge: config['max-age'],
+    offline: flags.offline ?? false,
+    frozen: flags.frozen,
+    quota: config.quota === undefined ? 0 : parseSize(config.quota),
+    maxUnusedDays: config['max-unused-days'],
+    onlyVerified: config['only-verified'],
+    accessLog: flags.accessLog === undefined ? undefined : resolve(cx.cwd, flags.accessLog),
+    npmRegistry: config['npm-registry'] ?? defaults.npmRegistry,
+    pypiIndex: config['pypi-index'] ?? defaults.pypiIndex,
+  };
+}
+
+type ConfigBackends = Awaited<ReturnType<CommandContext['config']>>['proxy']['backends'];
+
+function camel(backends: ConfigBackends): ProxySettings['backends'] {
+  return Object.fromEntries(Object.entries(backends).map(([name, one]) => [name, { ...one, maxAge: one['max-age'] }]));
+}
+
+function backendFlags(texts: readonly string[]): ProxySettings['backends'] {
+  const found: Record<string, { mirrors: string[] }> = {};
+  for (const text of texts) {
+    const at = text.indexOf('=');
+    if (at < 1)
+      throw new UserError('proxy-backend', `'${text}' is no back end`, { hint: 'write NAME=http://HOST/path' });
+    const name = text.slice(0, at);
+    found[name] ??= { mirrors: [] };
+    found[name].mirrors.push(text.slice(at + 1));
+  }
+  return found;
+}
+
+/** Bytes of `500M`, `20G`, `1T` (powers of 1000). */
+function parseSize(text: string): number {
+  const match = /^(\d+)([kMGT]?)B?$/.exec(text);
+  if (!match)
+    throw new UserError('proxy-size', `'${text}' is no size`, {
+      hint: "write a number and k, M, G or T, for example '20G'",
+    });
+  return Number(match[1]) * 1000 ** ['', 'k', 'M', 'G', 'T'].indexOf(match[2]!);
+}
+
+function parseDays(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  if (!/^\d+$/.test(text)) throw new UserError('proxy-days', `'${text}' is no number of days`);
+  return Number(text);
+}
+
+function statsText(status: ReturnType<typeof statusOf>): string {
+  const { counters } = status;
+  const rows = [
+    ['files', String(status.objects)],
+    ['size', formatBytes(status.bytes)],
+    ['addresses', String(status.urls)],
+    ['hit rate', `${(hitRate(counters) * 100).toFixed(1)} %`],
+    ['saved', formatBytes(counters.bytes_saved)],
+    ...Object.entries(counters).map(([name, value]) => [
+      name.replaceAll('_', ' '),
+      name.startsWith('bytes') ? formatBytes(value) : String(value),
+    ]),
+    ...status.suites.map((one) => [
+      `${one.backend}/${one.root}`,
+      `${new Date(one.date * 1000).toISOString()}${one.signed ? '' : ' (unknown key)'}`,
+    ]),
+  ];
+  return table(rows);
+}
