@@ -151,7 +151,9 @@ export class Ssh implements Disposable {
       options.signal?.addEventListener('abort', abort, { once: true });
       this.#client.once('close', gone);
       channel.on('exit', (status: number | null, signal?: string) => {
-        code = status ?? 128 + (constants.signals[`SIG${signal}` as NodeJS.Signals] ?? 0);
+        // RFC 4254 6.10 names signals without SIG, ssh2 puts it before
+        const name = `SIG${signal?.replace(/^SIG/, '')}` as NodeJS.Signals;
+        code = status ?? 128 + (constants.signals[name] ?? 0);
       });
       channel.on('close', () => {
         done();
