@@ -49,6 +49,35 @@ export function addVmNetCommands(vm: Command, cli: Cli): void {
     );
 }
 
+/** What `vm start` takes to sit on a bridge instead of QEMU's user network. */
+export interface BridgeFlags {
+  readonly bridge?: string;
+  readonly tap?: string;
+  readonly uplink?: string;
+  readonly address?: string;
+  readonly isolated?: boolean;
+}
+
+export function addBridgeOptions(start: Command): Command {
+  return start
+    .option('--bridge <interface>', 'sit on this bridge, which is brought up when it is down (needs rights)')
+    .option('--tap <interface>', 'on the bridge (default: qtapNUMBER)')
+    .option('--uplink <interface>', 'leads out of a bridge that is brought up')
+    .option('--address <address/length>', "this machine's on a bridge that is brought up")
+    .option('--isolated', 'a bridge that is brought up leads nowhere but to this machine');
+}
+
+/** The network that the flags mean: `default` is that of br0, others are called as their bridge. */
+export function networkChoice(flags: BridgeFlags): { spec: NetworkSpec; tap: string | undefined } | undefined {
+  const { bridge, tap, uplink, address = DEFAULT_NETWORK.address, isolated = false } = flags;
+  if (bridge === undefined) {
+    if (tap === undefined && uplink === undefined && !isolated) return undefined;
+    throw new UsageError('--tap, --uplink and --isolated need --bridge', { hint: 'for example: --bridge br0' });
+  }
+  const name = bridge === DEFAULT_NETWORK.bridge ? DEFAULT_NETWORK.name : bridge;
+  return { spec: { ...DEFAULT_NETWORK, name, bridge, address, uplink, isolated, taps: [] }, tap };
+}
+
 function addUp(net: Command, cli: Cli): void {
   net
     .command('up')

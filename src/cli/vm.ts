@@ -9,7 +9,7 @@ import type { Forward } from '../vm/qemu.ts';
 import type { StartOptions, StopMeans } from '../vm/vm.ts';
 import { type Cli, type CommandContext, type Output, table } from './command.ts';
 import { addBuildOptions, type BuildFlags, buildRequest, buildToTarget } from './vm-fetch.ts';
-import { addVmNetCommands } from './vm-net.ts';
+import { addBridgeOptions, addVmNetCommands, type BridgeFlags, networkChoice } from './vm-net.ts';
 import { addVmTestCommand } from './vm-test.ts';
 
 export function addVmCommands(program: Command, cli: Cli): void {
@@ -109,7 +109,7 @@ function addCreate(vm: Command, cli: Cli): void {
   );
 }
 
-interface StartFlags {
+interface StartFlags extends BridgeFlags {
   readonly memory?: string;
   readonly cpus?: number;
   readonly accel?: 'auto' | 'kvm' | 'tcg';
@@ -120,15 +120,17 @@ interface StartFlags {
 function addStart(vm: Command, cli: Cli): void {
   const row = (name: string, description: string) =>
     addSizeOptions(
-      vm
-        .command(`${name} <name> [qemu-args...]`)
-        .description(description)
-        .option(
-          '-p, --port <[tcp|udp:]host:guest>',
-          'lead a port of 127.0.0.1 into the machine; may be repeated',
-          forward,
-        )
-        .option('--snapshot', 'forget all that is written when the machine stops'),
+      addBridgeOptions(
+        vm
+          .command(`${name} <name> [qemu-args...]`)
+          .description(description)
+          .option(
+            '-p, --port <[tcp|udp:]host:guest>',
+            'lead a port of 127.0.0.1 into the machine; may be repeated',
+            forward,
+          )
+          .option('--snapshot', 'forget all that is written when the machine stops'),
+      ),
     );
   row('start', 'boot a machine and wait until it is ready; it goes on when this command ends').action(
     cli.action((cx, name: string, qemuArgs: string[], flags: StartFlags) => start(cx, name, qemuArgs, flags)),
@@ -144,12 +146,16 @@ function addStart(vm: Command, cli: Cli): void {
 
 async function start(cx: CommandContext, name: string, qemuArgs: string[], flags: StartFlags): Promise<Output> {
   const { bootVm } = await import('../vm/vm.ts');
-  const { port, ...rest } = flags;
-  const options: StartOptions = { ...rest, forwards: port, qemuOptions: qemuArgs };
+  const { port, memory, cpus, accel: wanted, snapshot } = flags;
+  const network = networkChoice(flags);
+  const options: StartOptions = {
+    ...{ memory, cpus, accel: wanted, snapshot, network },
+    ...{ forwards: port, qemuOptions: qemuArgs },
+  };
   await using vm = await bootVm(cx, name, options);
-  const { sshPort, accel, bootMs, consoleLog } = vm;
-  const facts = { name: vm.name, sshPort, accel, bootMs: Math.round(bootMs), consoleLog };
-  const text = `${vm.name} is ready after ${formatDuration(bootMs)} (${accel}), ssh on 127.0.0.1:${sshPort}\nenter it: buildkit vm ssh ${vm.name}`;
+  const { sshHost, sshPort, accel, bootMs, consoleLog } = vm;
+  const facts = { name: vm.name, sshHost, sshPort, accel, bootMs: Math.round(bootMs), consoleLog };
+  const text = `${vm.name} is ready after ${formatDuration(bootMs)} (${accel}), ssh on ${sshHost}:${sshPort}\nenter it: buildkit vm ssh ${vm.name}`;
   return { data: facts, text };
 }
 
@@ -221,7 +227,7 @@ function addLists(vm: Command, cli: Cli): void {
 }
 
 function listRow(one: MachineStatus): string[] {
-  const where = one.sshPort === undefined ? '' : `ssh 127.0.0.1:${one.sshPort}, ${one.accel}, process ${one.pid}`;
+  const where = one.sshPort === undefined ? '' : `ssh ${one.sshHost}:${one.sshPort}, ${one.accel}, process ${one.pid}`;
   return [one.name, one.state, one.base, `${one.memoryMiB}M ${one.cpus} CPU`, one.throwAway ? 'throw-away' : '', where];
 }
 

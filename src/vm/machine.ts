@@ -45,7 +45,11 @@ const machineSchema = z.object({
 export type MachineRecord = z.infer<typeof machineSchema>;
 
 const runSchema = z.object({
+  /** Where ssh answers; absent: 127.0.0.1, a forwarded port. */
+  sshHost: z.string().optional(),
   sshPort: z.number(),
+  /** The network that it sits on; absent: QEMU's user network. */
+  network: z.string().optional(),
   accel: z.enum(['kvm', 'tcg']),
   started: z.string(),
 });
@@ -67,6 +71,7 @@ export interface MachineStatus {
   readonly created: string;
   readonly dir: string;
   readonly pid: number | undefined;
+  readonly sshHost: string | undefined;
   readonly sshPort: number | undefined;
   readonly accel: 'kvm' | 'tcg' | undefined;
   readonly memoryMiB: number;
@@ -297,6 +302,7 @@ export async function machineStatus(context: Context, record: MachineRecord): Pr
     created: record.created,
     dir: machineDir(context, record.name),
     pid,
+    sshHost: pid === undefined ? undefined : (running?.sshHost ?? '127.0.0.1'),
     sshPort: pid === undefined ? undefined : running?.sshPort,
     accel: pid === undefined ? undefined : running?.accel,
     memoryMiB: record.memoryMiB,

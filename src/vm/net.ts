@@ -59,6 +59,8 @@ export interface NetworkSeat {
   /** Address of the host on the bridge: gateway, DNS, `host.buildkit`. */
   readonly gateway: string;
   readonly prefixLength: number;
+  /** A server of names answers on the gateway's address. */
+  readonly dns: boolean;
 }
 
 export interface NetworkStatus {
@@ -128,7 +130,7 @@ export async function joinNetwork(
   using _held = await takeLock(context);
   const tap = vm.tap ?? `qtap${vm.number}`;
   const seat: Seat = { vm: vm.name, number: vm.number, tap };
-  const state = await readState(context, spec.name);
+  const { state } = await recall(context, spec.name);
   const rival = state?.seats.find((one) => one.vm !== vm.name && (one.tap === tap || one.number === vm.number));
   if (rival) {
     throw new UserError(
@@ -156,6 +158,7 @@ export async function joinNetwork(
     mac: guestMac(base, vm.number),
     gateway,
     prefixLength: length,
+    dns: base.dns,
   };
 }
 
@@ -211,22 +214,41 @@ export async function networkStatus(context: Context): Promise<NetworkStatus[]> 
  * Puts away what no one needs: seats of machines that do not run, networks that only those kept up.
  * @returns what was done, in words
  */
-export async function collectNetworks(context: Context, isRunning: (vm: string) => boolean): Promise<string[]> {
+export async function collectNetworks(context: Context, isBusy: (vm: string) => Promise<boolean>): Promise<string[]> {
   const done: string[] = [];
   for (const name of await recordedNames(context)) {
-    const { state } = await recall(context, name);
-    if (!state) await forgetStale(context, name);
-    for (const seat of state?.seats.filter(({ vm }) => !isRunning(vm)) ?? []) {
-      await leaveNetwork(context, name, seat.vm);
-      done.push(`took tap ${seat.tap} of machine '${seat.vm}' off network '${name}'`);
-    }
-    const left = await readState(context, name);
-    if (left && left.seats.length === 0 && (left.automatic || !left.complete)) {
-      await downNetwork(context, name);
-      done.push(`took network '${name}' down`);
+    try {
+      done.push(...(await collectNetwork(context, name, isBusy)));
+    } catch (error) {
+      // brought up in another network namespace: whoever is there will do it
+      if (!(error instanceof UserError && error.code === 'net-elsewhere')) throw error;
     }
   }
   return done;
+}
+
+async function collectNetwork(
+  context: Context,
+  name: string,
+  isBusy: (vm: string) => Promise<boolean>,
+): Promise<string[]> {
+  const { state } = await recall(context, name);
+  if (!state) {
+    await forgetStale(context, name);
+    return [];
+  }
+  const done: string[] = [];
+  for (const seat of state.seats) {
+    if (await isBusy(seat.vm)) continue;
+    await leaveNetwork(context, name, seat.vm);
+    done.push(`tap ${seat.tap} of machine '${seat.vm}'`);
+  }
+  // under the lock: one that is being brought up is not cut short, it is waited for
+  using _held = await takeLock(context);
+  const left = await readState(context, name);
+  if (!left || left.seats.length > 0 || (!left.automatic && left.complete)) return done;
+  await takeDown(context, name);
+  return [...done, `network '${name}'`];
 }
 
 async function bringUp(context: Context, spec: NetworkSpec, change: (state: NetState) => NetState): Promise<NetPlan> {

@@ -4,7 +4,7 @@
  * Secret: how a record on disk, a QEMU process, its control socket and an ssh connection become one thing.
  */
 import { createReadStream, createWriteStream } from 'node:fs';
-import { mkdir, rename, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -17,7 +17,7 @@ import { type RunningProgram, shellQuote } from '../core/run.ts';
 import { type AccelChoice, chooseAccel, forgetAccel, type WantedAccel } from './accel.ts';
 import { type Base, verifyBase } from './base.ts';
 import { ConsoleWatch } from './console.ts';
-import { oemString } from './guest.ts';
+import { type GuestNet, oemString } from './guest.ts';
 import { readKey, userKey } from './key.ts';
 import { connectQmp, launch } from './launch.ts';
 import {
@@ -37,8 +37,10 @@ import {
   removeMachine,
   writeRun,
 } from './machine.ts';
+import { collectNetworks, joinNetwork, leaveNetwork, type NetworkSeat } from './net.ts';
+import type { NetworkSpec } from './net-spec.ts';
 import { signalProcess, waitUntil } from './process.ts';
-import { type Forward, isPortTaken, MACHINE_FILES, qemuArgs, qemuProgram, userNet } from './qemu.ts';
+import { type Forward, isPortTaken, MACHINE_FILES, qemuArgs, qemuProgram, USER_NET, userNet } from './qemu.ts';
 import { Qmp } from './qmp.ts';
 import { type ExecOptions, type ExecResult, Ssh, type SshTarget } from './ssh.ts';
 import { DEFAULT_LIMITS, type WaitLimits, waitUntilReady } from './wait.ts';
@@ -53,20 +55,31 @@ export interface StartOptions {
   readonly forwards?: readonly Forward[] | undefined;
   /** Writes go to a temporary file and vanish at the end. */
   readonly snapshot?: boolean | undefined;
+  /** Instead of QEMU's user network: a bridge of this machine (see net.ts). The machine needs a number. */
+  readonly network?: NetworkChoice | undefined;
   /** Added to QEMU's command line as they are. */
   readonly qemuOptions?: readonly string[] | undefined;
   /** Added to the kernel's command line. */
   readonly kernelParameters?: readonly string[] | undefined;
 }
 
+export interface NetworkChoice {
+  /** Brought up when it is down; one that is up stays as it is. */
+  readonly spec: NetworkSpec;
+  /** Default: `qtapNUMBER`. */
+  readonly tap?: string | undefined;
+}
+
 export interface VmSpec extends MachineOptions, StartOptions {}
 
 const SSH_GUEST_PORT = 22;
+const LOOPBACK = '127.0.0.1';
 const PORT_TRIES = 8;
 
 interface VmParts {
   readonly context: Context;
   readonly record: MachineRecord;
+  readonly sshHost: string;
   readonly sshPort: number;
   readonly accel: 'kvm' | 'tcg';
   readonly bootMs: number;
@@ -79,7 +92,9 @@ interface VmParts {
 export class Vm implements AsyncDisposable {
   readonly name: string;
   readonly dir: string;
-  /** Of 127.0.0.1; leads to the guest's port 22. */
+  /** 127.0.0.1, or the guest's own address on a bridge. */
+  readonly sshHost: string;
+  /** Leads to the guest's port 22. */
   readonly sshPort: number;
   readonly accel: 'kvm' | 'tcg';
   /** From the start of QEMU until the guest could be worked in; 0 for one that ran already. */
@@ -91,6 +106,7 @@ export class Vm implements AsyncDisposable {
     this.#parts = parts;
     this.name = parts.record.name;
     this.dir = machineDir(parts.context, this.name);
+    this.sshHost = parts.sshHost;
     this.sshPort = parts.sshPort;
     this.accel = parts.accel;
     this.bootMs = parts.bootMs;
@@ -219,7 +235,8 @@ export async function sshArgs(context: Context, name: string, command: readonly 
   const { target, keyFile } = await sshTarget(context, record);
   const known = join(machineDir(context, record.name), 'known_hosts');
   const hostKey = target.hostKey?.split(' ').slice(0, 2).join(' ');
-  await writeFile(known, `[${target.host}]:${target.port} ${hostKey}\n`, { mode: 0o600 });
+  const host = target.port === SSH_GUEST_PORT ? target.host : `[${target.host}]:${target.port}`;
+  await writeFile(known, `${host} ${hostKey}\n`, { mode: 0o600 });
   const options = [
     `UserKnownHostsFile=${known}`,
     ...['GlobalKnownHostsFile=/dev/null', 'StrictHostKeyChecking=yes', 'IdentitiesOnly=yes', 'IdentityAgent=none'],
@@ -243,11 +260,13 @@ export async function openVm(context: Context, name: string): Promise<Vm> {
   return new Vm({ context, record, ssh, ...running, bootMs: 0, release: async () => {} });
 }
 
+type RunningFacts = Pick<VmParts, 'sshHost' | 'sshPort' | 'accel'>;
+
 /** How to reach a running machine. @throws UserError `vm-not-running` */
 async function sshTarget(
   context: Context,
   record: MachineRecord,
-): Promise<{ target: SshTarget; running: { sshPort: number; accel: 'kvm' | 'tcg' }; keyFile: string }> {
+): Promise<{ target: SshTarget; running: RunningFacts; keyFile: string }> {
   const running = await readRun(context, record.name);
   if (!running || (await machinePid(context, record)) === undefined) {
     throw new UserError('vm-not-running', `machine '${record.name}' does not run`, {
@@ -255,18 +274,19 @@ async function sshTarget(
     });
   }
   const key = await userKey(context);
-  const target = await makeTarget(context, record, running.sshPort, key.privateKey);
-  return { target, running: { sshPort: running.sshPort, accel: running.accel }, keyFile: key.privateKeyFile };
+  const { sshHost = LOOPBACK, sshPort, accel } = running;
+  const target = await makeTarget(context, record, { host: sshHost, port: sshPort }, key.privateKey);
+  return { target, running: { sshHost, sshPort, accel }, keyFile: key.privateKeyFile };
 }
 
 async function makeTarget(
   context: Context,
   record: MachineRecord,
-  port: number,
+  at: { readonly host: string; readonly port: number },
   privateKey: string,
 ): Promise<SshTarget> {
   const hostKey = (await readKey(join(machineDir(context, record.name), 'hostkey'))).publicKey;
-  return { host: '127.0.0.1', port, user: 'root', privateKey, hostKey };
+  return { ...at, user: 'root', privateKey, hostKey };
 }
 
 async function bringUp(context: Context, record: MachineRecord, options: StartOptions, detached: boolean): Promise<Vm> {
@@ -276,36 +296,83 @@ async function bringUp(context: Context, record: MachineRecord, options: StartOp
   const choice = await chooseAccel(context, options.accel ?? record.accel, base);
   const key = await userKey(context);
   const hostKey = await readKey(join(dir, 'hostkey'));
+  const seat = await takeSeat(context, record, options);
   const settings = oemString({
     hostname: name,
     authorizedKeys: [key.publicKey],
     hostKey: hostKey.privateKey,
-    nets: [userNet(record.mac)],
-    hosts: ['10.0.2.2 host.buildkit'],
+    nets: [seat ? await seatNet(seat) : userNet(record.mac)],
+    hosts: [`${seat?.gateway ?? USER_NET.gateway} host.buildkit`],
   });
   await writeFile(join(dir, MACHINE_FILES.settings), settings, { mode: 0o600 });
   await startConsoleLog(dir);
   const began = performance.now();
   return context.log.step(`Boot machine '${name}' (${choice.accel})`, async () => {
-    const started = await startQemu(context, record, base, choice, options, detached);
+    const started = await startQemu(context, record, base, choice, options, detached, seat).catch(async (error) => {
+      await leaveSeat(context, seat, name);
+      throw error;
+    });
     try {
-      const target = await makeTarget(context, record, started.sshPort, key.privateKey);
+      const { sshHost, sshPort } = started;
+      const target = await makeTarget(context, record, { host: sshHost, port: sshPort }, key.privateKey);
       using console = new ConsoleWatch(join(dir, MACHINE_FILES.console)).start();
       await using qmp = await connectQmp(join(dir, MACHINE_FILES.qmpSocket), started.qemu, 20_000, context.signal);
       const patient = { name, command: started.command, console, qmp, target, tellsReady: true };
       const ssh = await waitUntilReady(context, patient, { ...DEFAULT_LIMITS, ...definedOnly(options.limits ?? {}) });
       const bootMs = performance.now() - began;
-      context.log.detail(`machine '${name}' is ready after ${formatDuration(bootMs)}, ssh on port ${started.sshPort}`);
+      context.log.detail(`machine '${name}' is ready after ${formatDuration(bootMs)}, ssh on ${sshHost}:${sshPort}`);
       const release = detached ? async () => {} : () => dropThrowAway(context, name, started.qemu);
-      return new Vm({ context, record, sshPort: started.sshPort, accel: choice.accel, bootMs, ssh, release });
+      return new Vm({ context, record, sshHost, sshPort, accel: choice.accel, bootMs, ssh, release });
     } catch (error) {
       if (choice.accel === 'kvm') await forgetAccel(context);
       await started.qemu?.[Symbol.asyncDispose]();
       await killMachine(context, record);
-      await forgetRun(context, name);
+      await endRun(context, name);
       throw error;
     }
   });
+}
+
+/** A place on the network that was asked for. @throws UserError `vm-no-number`, `vm-forwards`, and as `joinNetwork` does */
+async function takeSeat(
+  context: Context,
+  record: MachineRecord,
+  { network, forwards }: StartOptions,
+): Promise<NetworkSeat | undefined> {
+  if (network === undefined) return undefined;
+  const { name, number } = record;
+  if (number === undefined) {
+    throw new UserError('vm-no-number', `machine '${name}' has no number, so it has no address on a network`, {
+      hint: `create it with one: buildkit vm create --name ${name} 10`,
+    });
+  }
+  if (forwards?.length) {
+    throw new UserError('vm-forwards', 'ports are forwarded on the user network only', {
+      hint: 'on a bridge the machine has an address of its own: leave --port out',
+    });
+  }
+  return joinNetwork(context, network.spec, { name, number, tap: network.tap });
+}
+
+/** The card as the guest is told of it: names are looked up where this machine does, unless the network has a server. */
+async function seatNet(seat: NetworkSeat): Promise<GuestNet> {
+  const servers = (await readFile('/etc/resolv.conf', 'utf8').catch(() => '')).matchAll(/^nameserver\s+([\d.]+)$/gm);
+  const outside = [...servers].map(([, address]) => address!).find((address) => !address.startsWith('127.'));
+  const { mac, address, prefixLength, gateway } = seat;
+  return { mac, address: `${address}/${prefixLength}`, gateway, dns: seat.dns ? gateway : (outside ?? gateway) };
+}
+
+async function leaveSeat(context: Context, seat: NetworkSeat | undefined, name: string): Promise<void> {
+  if (seat) await leaveNetwork({ ...context, signal: new AbortController().signal }, seat.network, name);
+}
+
+/** After a machine has ended, however it did: its files and its place on a network are given back. */
+async function endRun(context: Context, name: string): Promise<void> {
+  const network = (await readRun(context, name))?.network;
+  if (network !== undefined) {
+    await leaveNetwork({ ...context, signal: new AbortController().signal }, network, name);
+  }
+  await forgetRun(context, name);
 }
 
 function definedOnly<T extends object>(values: T): { [K in keyof T]: Exclude<T[K], undefined> } {
@@ -324,6 +391,7 @@ async function startConsoleLog(dir: string): Promise<void> {
 interface Started {
   /** Of a machine that belongs to this process. */
   readonly qemu: RunningProgram | undefined;
+  readonly sshHost: string;
   readonly sshPort: number;
   readonly command: string;
 }
@@ -336,12 +404,13 @@ async function startQemu(
   choice: AccelChoice,
   options: StartOptions,
   detached: boolean,
+  seat: NetworkSeat | undefined,
 ): Promise<Started> {
   const dir = machineDir(context, record.name);
   const program = qemuProgram(record.architecture);
   for (let tries = 1; ; tries += 1) {
-    const sshPort = await freePort();
-    const ssh: Forward = { protocol: 'tcp', address: '127.0.0.1', hostPort: sshPort, guestPort: SSH_GUEST_PORT };
+    const [sshHost, sshPort] = seat ? [seat.address, SSH_GUEST_PORT] : [LOOPBACK, await freePort()];
+    const ssh: Forward = { protocol: 'tcp', address: LOOPBACK, hostPort: sshPort, guestPort: SSH_GUEST_PORT };
     const args = qemuArgs({
       name: record.name,
       uuid: record.uuid,
@@ -350,7 +419,11 @@ async function startQemu(
       cpuModel: choice.cpu,
       memoryMiB: options.memory === undefined ? record.memoryMiB : mebibytes(options.memory),
       cpus: options.cpus ?? record.cpus,
-      nets: [{ kind: 'user', mac: record.mac, forwards: [ssh, ...(options.forwards ?? [])] }],
+      nets: [
+        seat
+          ? { kind: 'tap', mac: seat.mac, tap: seat.tap }
+          : { kind: 'user', mac: record.mac, forwards: [ssh, ...(options.forwards ?? [])] },
+      ],
       kernel: base.kernel,
       initrd: base.initrd,
       kernelParameters: [
@@ -363,11 +436,14 @@ async function startQemu(
       snapshot: options.snapshot ?? false,
       extra: options.qemuOptions ?? [],
     });
-    await writeRun(context, record.name, { sshPort, accel: choice.accel, started: context.now().toISOString() });
+    await writeRun(context, record.name, {
+      ...(seat ? { sshHost, network: seat.network } : {}),
+      ...{ sshPort, accel: choice.accel, started: context.now().toISOString() },
+    });
     try {
       const qemu = await launch(context, dir, program, args);
       if (qemu) await settled(qemu);
-      return { qemu, sshPort, command: shellQuote([program, ...args]) };
+      return { qemu, sshHost, sshPort, command: shellQuote([program, ...args]) };
     } catch (error) {
       await forgetRun(context, record.name);
       const raced = error instanceof ToolError && isPortTaken(error.stderrTail) && !options.forwards?.length;
@@ -408,11 +484,11 @@ export async function stopVm(context: Context, name: string, timeoutMs = 60_000)
   const record = await readMachine(context, name);
   using _lock = await lockMachine(context, record.name);
   if ((await machinePid(context, record)) === undefined) {
-    await forgetRun(context, record.name);
+    await endRun(context, record.name);
     return 'not-running';
   }
   const means = await powerDown(context, record, timeoutMs);
-  await forgetRun(context, record.name);
+  await endRun(context, record.name);
   return means;
 }
 
@@ -449,6 +525,7 @@ export async function destroyVm(context: Context, name: string): Promise<void> {
   const record = await readMachine(context, name);
   using _lock = await lockMachine(context, record.name);
   await killMachine(context, record);
+  await endRun(context, record.name);
   await removeMachine(context, record.name);
 }
 
@@ -457,5 +534,24 @@ export async function collectGarbage(context: Context): Promise<string[]> {
   const orphans = (await listVms(context)).filter((one) => one.throwAway && one.state === 'dead');
   for (const { name } of orphans) await destroyVm(context, name);
   const halfMade = await removeHalfMade(context);
-  return [...orphans.map(({ name }) => name), ...Array.from({ length: halfMade }, () => 'a half-made machine')];
+  const networks = await collectNetworks(context, (name) => isBusy(context, name));
+  return [
+    ...orphans.map(({ name }) => name),
+    ...networks,
+    ...Array.from({ length: halfMade }, () => 'a half-made machine'),
+  ];
+}
+
+/** It runs, or someone is about to start or end it. */
+async function isBusy(context: Context, name: string): Promise<boolean> {
+  const status = (await listVms(context)).find((one) => one.name === name);
+  if (!status) return false;
+  if (status.state === 'running' || (status.throwAway && status.state !== 'dead')) return true;
+  try {
+    using _lock = await lockMachine(context, name);
+    return false;
+  } catch (error) {
+    if (error instanceof UserError && error.code === 'locked') return true;
+    throw error;
+  }
 }
