@@ -40,6 +40,14 @@ export interface Member {
   readonly package: CatalogPackage;
 }
 
+/** A package in a suite, and since when. */
+export interface PublishedPackage {
+  readonly component: string;
+  /** ISO 8601, UTC. */
+  readonly addedAt: string;
+  readonly package: CatalogPackage;
+}
+
 export interface Change {
   readonly id: number;
   /** ISO 8601, UTC. */
@@ -338,6 +346,59 @@ export class Catalog implements Disposable {
     for (const row of rows) yield memberOf(row);
   }
 
+  /** The names in a suite right after `change`, sorted. */
+  namesAt(suite: string, change: number): string[] {
+    return this.#db
+      .all(
+        `SELECT DISTINCT name FROM members WHERE suite = ?1 AND added <= ?2 AND (removed IS NULL OR removed > ?2)
+         ORDER BY name`,
+        suite,
+        change,
+      )
+      .map((row) => String(row.name));
+  }
+
+  /** Names of which something came or went after `since`, up to `until`; sorted. */
+  namesTouched(suite: string, since: number, until: number): string[] {
+    return this.#db
+      .all(
+        `SELECT name FROM members WHERE suite = ?1 AND added > ?2 AND added <= ?3
+         UNION SELECT name FROM members WHERE suite = ?1 AND removed > ?2 AND removed <= ?3 ORDER BY name`,
+        suite,
+        since,
+        until,
+      )
+      .map((row) => String(row.name));
+  }
+
+  /** Everything of one name that was in a suite right after `change`. */
+  versionsAt(suite: string, name: string, change: number): PublishedPackage[] {
+    return this.#db
+      .all(
+        `SELECT m.component AS member_component, c.at AS added_at, ${PACKAGE_COLUMNS}
+         FROM members m JOIN packages p ON p.id = m.package JOIN changes c ON c.id = m.added
+         WHERE m.suite = ?1 AND m.name = ?2 AND m.added <= ?3 AND (m.removed IS NULL OR m.removed > ?3) ORDER BY m.id`,
+        suite,
+        name,
+        change,
+      )
+      .map(publishedOf);
+  }
+
+  /** What came last of what was in a suite right after `change`, newest first. */
+  latestArrivals(suite: string, change: number, limit: number): PublishedPackage[] {
+    return this.#db
+      .all(
+        `SELECT m.component AS member_component, c.at AS added_at, ${PACKAGE_COLUMNS}
+         FROM members m NOT INDEXED CROSS JOIN packages p ON p.id = m.package CROSS JOIN changes c ON c.id = m.added
+         WHERE m.suite = ?1 AND m.added <= ?2 AND (m.removed IS NULL OR m.removed > ?2) ORDER BY m.id DESC LIMIT ?3`,
+        suite,
+        change,
+        limit,
+      )
+      .map(publishedOf);
+  }
+
   /** Newest first, with how many packages each put into suites and took out. */
   changes(filter: { suite?: string | undefined; limit?: number | undefined } = {}): CountedChange[] {
     return this.#db
@@ -525,6 +586,10 @@ export class Catalog implements Disposable {
 
 function memberOf(row: SqlRow): Member {
   return { suite: String(row.member_suite), component: String(row.member_component), package: packageOf(row) };
+}
+
+function publishedOf(row: SqlRow): PublishedPackage {
+  return { component: String(row.member_component), addedAt: String(row.added_at), package: packageOf(row) };
 }
 
 function changeOf(row: SqlRow): Change {
