@@ -4,108 +4,25 @@
  * Secret: files are read once, front to back, a MiB at a time at most; control members of many files share one decompressor.
  * Everything is checked before it is believed. Ruled by deb(5) and by what dpkg refuses.
  */
-
-import { isUtf8 } from 'node:buffer';
 import { createHash, hash } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, read, readSync } from 'node:fs';
 import { setImmediate as turn } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { RunContext } from '../core/context.ts';
 import { errnoOf, UserError } from '../core/errors.ts';
-import { AR_HEADER_SIZE, AR_MAGIC, arPadding, parseArHeader } from './ar.ts';
-import { isArch } from './arch.ts';
-import type { DebInfo, DebMember, DebResult } from './archive.ts';
-import { compressionOf, decompress, decompressMembers, type StoredCompression } from './compression.ts';
-import { getField, type Paragraph, parseParagraph } from './control.ts';
-import { type BinaryPackage, isPackageName } from './package.ts';
-import { createTarReader, readTar, type TarEvent } from './tar.ts';
-import { isVersion } from './version.ts';
+import type { DebResult } from './archive.ts';
+import { readControlArchive } from './archive-control.ts';
+import { findMembers, type Layout } from './archive-members.ts';
+import { decompress, decompressMembers } from './decompression.ts';
+import type { BinaryPackage } from './package.ts';
+import { createTarReader, type TarEvent } from './tar.ts';
 
 const CHUNK = 1024 * 1024;
-/** deb(5) knows three members and a few more that start with an underscore. */
-const MAX_MEMBERS = 64;
 /** Of control.tar once decompressed: md5sums of a million files fit. */
 const MAX_CONTROL_TAR = 64 * 1024 * 1024;
-/** Of the file `control` itself: a 1 MB dependency field fits, a 100 MB one is an attack. */
-const MAX_CONTROL = 8 * 1024 * 1024;
 /** Files whose control members are decompressed together. */
 const BATCH_FILES = 256;
 const BATCH_BYTES = 4 * 1024 * 1024;
-
-interface PackedTar extends DebMember {
-  readonly compression: StoredCompression;
-}
-
-interface Layout {
-  readonly members: readonly DebMember[];
-  readonly control: PackedTar;
-  readonly data: PackedTar;
-}
-
-// ---------------------------------------------------------------- members
-
-/**
- * Finds all members by their headers.
- * @param readAt bytes of the file; always within `size`
- * @throws UserError `deb-broken`, `deb-truncated`, `deb-unsupported`
- */
-function findMembers(readAt: (offset: number, length: number) => Buffer, size: number, file: string): Layout {
-  const fail = (code: string, message: string, hint?: string): never => {
-    throw new UserError(code, message, { file, hint });
-  };
-  if (size < AR_MAGIC.length) fail(size === 0 ? 'deb-truncated' : 'deb-broken', 'too short to be a Debian package');
-  const magic = readAt(0, AR_MAGIC.length).toString('latin1');
-  if (magic.startsWith('0.93')) fail('deb-unsupported', 'a package in the format of before 1995');
-  if (magic !== AR_MAGIC) fail('deb-broken', 'not a Debian package: it does not start as an ar archive does');
-  const members: DebMember[] = [];
-  for (let offset = AR_MAGIC.length; offset < size; ) {
-    const after = members.at(-1)?.name ?? 'the start';
-    if (offset + AR_HEADER_SIZE > size)
-      fail('deb-truncated', `cut short, or followed by something else, after ${after}`);
-    const header = parseArHeader(readAt(offset, AR_HEADER_SIZE));
-    if (typeof header === 'string') return fail('deb-broken', `after ${after}: ${header}`);
-    const start = offset + AR_HEADER_SIZE;
-    offset = start + header.size + arPadding(header.size);
-    if (offset > size)
-      fail('deb-truncated', `${header.name}: cut short: ${header.size} bytes announced, ${size - start} there`);
-    members.push({ name: header.name, offset: start, size: header.size });
-    if (members.length > MAX_MEMBERS) fail('deb-broken', `more than ${MAX_MEMBERS} members`);
-  }
-  return { members, ...checkOrder(members, readAt, fail) };
-}
-
-/** debian-binary, control.tar*, data.tar*, in this order; between them only names with an underscore; behind, what others add. */
-function checkOrder(
-  members: readonly DebMember[],
-  readAt: (offset: number, length: number) => Buffer,
-  fail: (code: string, message: string) => never,
-): { control: PackedTar; data: PackedTar } {
-  const first = members[0];
-  if (first?.name !== 'debian-binary')
-    return fail('deb-broken', "not a Debian package: 'debian-binary' is not its first member");
-  const version = first.size > 64 ? '' : readAt(first.offset, first.size).toString('latin1');
-  if (!/^\d+\.\d+\n/.test(version)) return fail('deb-broken', 'debian-binary: holds no format version');
-  if (!version.startsWith('2.'))
-    return fail('deb-unsupported', `debian-binary: format version ${version.split('\n')[0]} is not known`);
-  const rest = members.slice(1);
-  const own = rest.filter(({ name }) => /^(debian-binary|(control|data)\.tar)/.test(name));
-  for (const base of ['debian-binary', 'control.tar', 'data.tar']) {
-    const same = own.filter(({ name }) => name.startsWith(base));
-    if (same.length > (base === 'debian-binary' ? 0 : 1))
-      return fail('deb-broken', `${same.at(-1)!.name}: there is more than one ${base}`);
-  }
-  const required = rest.filter(({ name }) => !name.startsWith('_'));
-  const member = (index: number, base: string): PackedTar => {
-    const found = required[index];
-    if (found === undefined) return fail('deb-broken', `${base}: missing`);
-    if (!found.name.startsWith(base)) return fail('deb-broken', `${found.name}: stands where ${base} should`);
-    const compression = compressionOf(found.name, base);
-    const known = compression !== undefined && (base === 'data.tar' || !['bzip2', 'lzma'].includes(compression));
-    if (!known) return fail('deb-unsupported', `${found.name}: dpkg knows no such compression`);
-    return { ...found, compression };
-  };
-  return { control: member(0, 'control.tar'), data: member(1, 'data.tar') };
-}
 
 // ---------------------------------------------------------------- one pass over the file
 
@@ -243,74 +160,6 @@ async function* readRange(
   }
 }
 
-// ---------------------------------------------------------------- control.tar
-
-/** @param tar control.tar, decompressed */
-function debInfo({ path, layout, digests }: Scan, tar: Buffer): DebInfo {
-  const member = layout.control.name;
-  const controlFiles = readControlFiles(tar, path, member);
-  const control = parseControlFile(controlFiles.get('control'), path, member);
-  const identity = readIdentity(control, path, member);
-  return {
-    package: { path, ...identity, control, ...digests },
-    members: layout.members,
-    controlFiles,
-    conffiles: parseConffiles(controlFiles.get('conffiles')),
-  };
-}
-
-function readControlFiles(tar: Buffer, file: string, member: string): Map<string, Uint8Array> {
-  const files = new Map<string, Uint8Array>();
-  for (const { header, data } of readTar(tar, { file, member })) {
-    const name = header.name.toString('utf8').replace(/^(\.\/+)+/, '');
-    const fail = (what: string): never => {
-      throw new UserError('deb-broken', `${member}: ${JSON.stringify(name.slice(0, 200))} ${what}`, { file });
-    };
-    if (header.type === 'dir' && (name === '.' || name === '')) continue;
-    if (!/^[^/\0-\x1f]{1,100}$/.test(name) || name === '.' || name === '..') fail('is no name for a control file');
-    if (header.type !== 'file') fail(`is a ${header.type} where only files belong`);
-    if (files.has(name)) fail('is there twice');
-    files.set(name, Buffer.from(data)); // lets go of the rest of a batch
-  }
-  return files;
-}
-
-function parseControlFile(bytes: Uint8Array | undefined, file: string, member: string): Paragraph {
-  const place = `${member}: control`;
-  if (bytes === undefined) throw new UserError('deb-broken', `${place}: missing`, { file });
-  if (bytes.length > MAX_CONTROL)
-    throw new UserError('deb-too-large', `${place}: larger than ${MAX_CONTROL >> 20} MiB`, { file });
-  if (!isUtf8(bytes)) throw new UserError('deb-broken', `${place}: not UTF-8`, { file });
-  try {
-    return parseParagraph(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8'), { file });
-  } catch (cause) {
-    if (!(cause instanceof UserError)) throw cause;
-    throw new UserError(cause.code, `${place}: ${cause.message}`, { file, line: cause.line, hint: cause.hint, cause });
-  }
-}
-
-function readIdentity(
-  control: Paragraph,
-  file: string,
-  member: string,
-): { name: string; version: string; architecture: string } {
-  const fail = (what: string): never => {
-    throw new UserError('deb-broken', `${member}: control: ${what}`, { file });
-  };
-  const field = (name: string) => getField(control, name) ?? fail(`no field '${name}'`);
-  const [name, version, architecture] = [field('Package'), field('Version'), field('Architecture')];
-  if (!isPackageName(name)) fail(`'${name.slice(0, 200)}' is no package name`);
-  if (!isVersion(version)) fail(`'${version.slice(0, 200)}' is no Debian version`);
-  if (!isArch(architecture)) fail(`'${architecture.slice(0, 200)}' is no architecture of a binary package`);
-  return { name, version, architecture };
-}
-
-/** deb-conffiles(5): a path a line, a flag before it possible. */
-function parseConffiles(bytes: Uint8Array | undefined): string[] {
-  const lines = bytes === undefined ? [] : Buffer.from(bytes).toString('utf8').split('\n');
-  return lines.map((line) => line.trimEnd().replace(/^[a-z-]+\s+(?=\/)/, '')).filter((line) => line !== '');
-}
-
 // ---------------------------------------------------------------- doors
 
 type Scanned = Scan | { readonly path: string; readonly error: unknown };
@@ -371,7 +220,12 @@ async function* finishBatch(context: RunContext, batch: readonly Scanned[]): Asy
 function debResult(found: Scan, tar: Buffer | UserError): DebResult {
   if (!Buffer.isBuffer(tar)) return { path: found.path, error: tar };
   try {
-    return { path: found.path, info: debInfo(found, tar) };
+    const { files, conffiles, ...named } = readControlArchive(tar, found.path, found.layout.control.name);
+    const described: BinaryPackage = { path: found.path, ...named, ...found.digests };
+    return {
+      path: found.path,
+      info: { package: described, members: found.layout.members, controlFiles: files, conffiles },
+    };
   } catch (error) {
     return { path: found.path, error };
   }

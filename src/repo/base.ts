@@ -3,7 +3,8 @@ import { createReadStream } from 'node:fs';
 import { basename } from 'node:path';
 import type { RunContext } from '../core/context.ts';
 import { errnoOf, UserError } from '../core/errors.ts';
-import { compressionOf, decompress } from '../deb/compression.ts';
+import { compressionOf } from '../deb/compression.ts';
+import { decompress } from '../deb/decompression.ts';
 import { type Paragraph, readParagraphs } from '../deb/control.ts';
 
 /** @throws UserError `no-such-file`, or for what is no index */

@@ -10,10 +10,9 @@ import {
   compressionOf,
   compressSmall,
   createCompressor,
-  decompress,
-  decompressMembers,
   type StoredCompression,
 } from '../../../src/deb/compression.ts';
+import { decompress, decompressMembers } from '../../../src/deb/decompression.ts';
 import { xzContentSize } from '../../../src/deb/xz.ts';
 import { createZstdWalker } from '../../../src/deb/zstd.ts';
 import { createScratch } from '../../support/deb-builder.ts';
