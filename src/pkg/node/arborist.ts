@@ -152,8 +152,9 @@ function toModule(node: Node): NodeModule {
     const { name, spec } = edge;
     edges.push({ name, spec, kind: kind as NodeEdge['kind'], to: isThere ? to.location : undefined });
   }
+  const ownName = typeof node.package.name === 'string' ? node.package.name : '';
   return {
-    name: node.name,
+    name: node.isRoot ? ownName : node.name, // arborist calls the root as its folder is called
     version: node.version ?? '',
     location: node.location,
     manifest: node.package,
