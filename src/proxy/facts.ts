@@ -10,7 +10,8 @@ import { closeSync, createReadStream, mkdirSync, openSync, readSync, renameSync,
 import { join } from 'node:path';
 import type { RunContext } from '../core/context.ts';
 import { errnoOf, UserError } from '../core/errors.ts';
-import { compressionOf, decompress } from '../deb/compression.ts';
+import { compressionOf } from '../deb/compression.ts';
+import { decompress } from '../deb/decompression.ts';
 import { namesFiles } from './policy.ts';
 import type { NamedFile } from './release.ts';
 

@@ -10,7 +10,7 @@ import { createReadStream } from 'node:fs';
 import { copyFile, lstat, readdir } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { RemoteError, UserError } from '../core/errors.ts';
-import { decompress } from '../deb/compression.ts';
+import { decompress } from '../deb/decompression.ts';
 import { getField, readParagraphs } from '../deb/control.ts';
 import type { Location } from './backends.ts';
 import { archiveBase, namesFiles } from './policy.ts';
