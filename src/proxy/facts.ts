@@ -141,7 +141,13 @@ export async function harvest(
   const file = indexPath.slice(indexPath.lastIndexOf('/') + 1);
   const compression = form === 'diff' ? 'none' : (compressionOf(file, form) ?? 'none');
   const source = createReadStream(object.path, { highWaterMark: 1 << 16 });
-  const unpacked = decompress(context, compression, source, { file: object.path, member: indexPath });
+  const unpacked = decompress(
+    context,
+    compression,
+    source,
+    { file: object.path, member: indexPath },
+    { reader: 'apt' },
+  );
   const reader = form === 'Packages' ? packagesReader() : sectionReader(form, folder);
   let rest = '';
   let total = 0;

@@ -150,7 +150,13 @@ async function* packagesOf(cache: ProxyCache, path: string, index: string) {
   const compression =
     ({ gz: 'gzip', xz: 'xz', zst: 'zstd', bz2: 'bzip2', lzma: 'lzma' } as const)[suffix as 'gz'] ?? 'none';
   const file = cache.blobs.pathOf(index);
-  const text = decompress(cache.context, compression, createReadStream(file), { file, member: path });
+  const text = decompress(
+    cache.context,
+    compression,
+    createReadStream(file),
+    { file, member: path },
+    { reader: 'apt' },
+  );
   for await (const paragraph of readParagraphs(text, { file: path, duplicates: 'keep' })) {
     const filename = getField(paragraph, 'Filename')?.replace(/^(?:\.\/)+/, '');
     const sha256 = getField(paragraph, 'SHA256');

@@ -5,6 +5,8 @@
  * after decoding is refused: what is looked up, what is logged and what is asked upstream are then the same thing.
  */
 
+import { isIP } from 'node:net';
+
 /** `host` in lower case without brackets; `port` the one that will be used. */
 export interface Authority {
   readonly scheme: 'http' | 'https';
@@ -49,7 +51,11 @@ export function parseAuthority(scheme: 'http' | 'https', text: string): Authorit
   if (!match) return undefined;
   const port = match[3] === undefined ? (scheme === 'https' ? 443 : 80) : Number(match[3]);
   if (port < 1 || port > 65_535) return undefined;
-  return { scheme, host: (match[1] ?? match[2]!).toLowerCase(), port };
+  const host = (match[1] ?? match[2]!).toLowerCase();
+  // `2130706433`, `0x7f.1`, `0177.0.0.1`: names to us, but addresses to whoever parses URLs as browsers do (WHATWG URL, 4.3.2)
+  const looksNumeric = /(?:^|\.)(?:\d+|0x[0-9a-f]*)$/.test(host);
+  if (match[1] === undefined && looksNumeric && isIP(host) !== 4) return undefined;
+  return { scheme, host, port };
 }
 
 /** `http://host` or `http://host:8080`, the port left out where it is the scheme's own. */
