@@ -11,7 +11,7 @@ import { isPackageName } from '../../deb/package.ts';
 /** `@scope/name` -> `node-scope-name`. */
 export function debianNodeName(name: string): string {
   const plain = plainName(name.replace(/^@([^/]+)\//, '$1-'));
-  return checked(`node-${plain}`, name);
+  return checked(plain === '' ? '' : `node-${plain}`, name);
 }
 
 /** Lower case, and `-` for what Debian's names cannot hold. For applications, which are called as they call themselves. */

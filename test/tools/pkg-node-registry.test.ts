@@ -1,0 +1,411 @@
+/** The npm builder against a registry on the loopback that is honest, broken, hostile or gone. */
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Context } from '../../src/core/context.ts';
+import { run } from '../../src/core/run.ts';
+import { extractDeb, listDeb, writeDeb } from '../../src/deb/archive.ts';
+import { type BinaryPackage, debFileName } from '../../src/deb/package.ts';
+import { suiteFacts } from '../../src/deb/suites.ts';
+import { type NodeBuildOptions, type NodeInput, prepareNode } from '../../src/pkg/node/builder.ts';
+import { type FakePackage, type NpmRegistry, npmRegistry, packTarball } from '../support/npm-registry.ts';
+import { createWorld, type World } from '../support/world.ts';
+
+let world: World;
+let registry: NpmRegistry | undefined;
+
+beforeEach(async () => {
+  world = await createWorld();
+});
+afterEach(async () => {
+  await registry?.[Symbol.asyncDispose]();
+  registry = undefined;
+  await world[Symbol.asyncDispose]();
+});
+
+function context(env: Record<string, string> = {}): Context {
+  const home = join(world.path, 'home');
+  return { ...world.context, env: { PATH: process.env.PATH, HOME: home, ...registry?.env, ...env } };
+}
+
+async function build(
+  input: NodeInput,
+  options: Partial<NodeBuildOptions> = {},
+  from = context(),
+): Promise<BinaryPackage[]> {
+  await using prepared = await prepareNode(from, input, {
+    suite: suiteFacts('bookworm'),
+    architecture: 'amd64',
+    revision: '1~deb12',
+    mode: 'bundle',
+    allowScripts: [],
+    sourceDateEpoch: undefined,
+    maintainer: async () => 'Ada Lovelace <ada@debian.org>',
+    ...options,
+  });
+  for (const warning of prepared.warnings) from.log.warn(warning);
+  const packages: BinaryPackage[] = [];
+  for (const job of prepared.jobs) {
+    const { spec, architecture, warnings } = await job.make();
+    for (const warning of warnings) from.log.warn(warning);
+    const path = join(world.path, 'out', debFileName(job.name, job.version, architecture));
+    packages.push(await writeDeb(from, path, spec, { compression: 'none', sourceDateEpoch: job.sourceDateEpoch ?? 0 }));
+  }
+  return packages;
+}
+
+const spec = (text: string): NodeInput => ({ kind: 'package', spec: text });
+const serveThese = async (...packages: FakePackage[]) => {
+  registry = await npmRegistry(packages);
+};
+
+async function project(files: Readonly<Record<string, unknown>>): Promise<NodeInput> {
+  const folder = join(world.path, 'project');
+  await mkdir(folder, { recursive: true });
+  for (const [path, content] of Object.entries(files))
+    await writeFile(join(folder, path), typeof content === 'string' ? content : JSON.stringify(content));
+  return { kind: 'project', folder };
+}
+
+const paths = async (one: BinaryPackage) => (await Array.fromAsync(listDeb({}, one.path))).map((file) => file.path);
+const leftovers = async () => {
+  const work = join(world.context.cacheDir, 'pkg/work');
+  return existsSync(work) ? readdir(work) : [];
+};
+const lockOf = (version: string) => ({
+  name: 'app',
+  version: '1.0.0',
+  lockfileVersion: 3,
+  packages: {
+    '': { name: 'app', version: '1.0.0', dependencies: { dep: '^1.0.0' } },
+    'node_modules/dep': { version },
+  },
+});
+
+describe('a lock', () => {
+  const manifest = { name: 'app', version: '1.0.0', dependencies: { dep: '^1.0.0' }, bin: 'cli.js' };
+
+  it('is kept to, although the registry has a newer version', async () => {
+    await serveThese({ name: 'dep', version: '1.0.0' }, { name: 'dep', version: '1.4.0' });
+    const input = await project({ 'package.json': manifest, 'cli.js': '1', 'package-lock.json': lockOf('1.0.0') });
+    await build(input);
+    const asked = registry!.requests.map((one) => one.path).filter((path) => path.endsWith('.tgz'));
+    expect(new Set(asked)).toEqual(new Set(['/dep/-/dep-1.0.0.tgz']));
+  });
+
+  it('without its package.json is enough', async () => {
+    await serveThese({ name: 'dep', version: '1.0.0', files: { 'index.js': '1' } });
+    const [one] = await build(await project({ 'package-lock.json': lockOf('1.0.0') }));
+    expect(one).toMatchObject({ name: 'node-app', version: '1.0.0-1~deb12' });
+    expect(await paths(one!)).toContain('/usr/lib/node-app/node_modules/dep/index.js');
+  });
+
+  it('that disagrees with package.json is an error that names what and why', async () => {
+    await serveThese({ name: 'dep', version: '1.0.0' }, { name: 'dep', version: '2.0.0' });
+    const changed = { ...manifest, dependencies: { dep: '^2.0.0' } };
+    const input = await project({ 'package.json': changed, 'cli.js': '1', 'package-lock.json': lockOf('1.0.0') });
+    await expect(build(input)).rejects.toMatchObject({
+      code: 'lock-disagrees',
+      problems: [{ message: "'dep': the lock has 1.0.0, the project wants ^2.0.0 (2.0.0)" }],
+      hint: expect.stringContaining('npm install'),
+    });
+    expect(await leftovers()).toEqual([]);
+  });
+});
+
+describe('what cannot be', () => {
+  it.each([
+    ['nothing', 'npm-not-found', "the registry has no 'nothing"],
+    ['dep@^9', 'npm-no-version', "no version of 'dep@^9' is in that range"],
+    ['dep@', 'npm-input', 'is not'],
+  ])('%s is %s', async (text, code, message) => {
+    await serveThese({ name: 'dep', version: '1.0.0' });
+    const failure = await build(spec(text === 'dep@' ? 'BAD NAME@1' : text)).catch((error: unknown) => error);
+    expect(failure).toMatchObject({ code });
+    if (code !== 'npm-input') expect(failure).toMatchObject({ message: expect.stringContaining(message) });
+    expect(await leftovers()).toEqual([]);
+  });
+
+  it('two needs that exclude each other are shown with both chains', async () => {
+    await serveThese(
+      { name: 'host', version: '1.0.0' },
+      { name: 'host', version: '2.0.0' },
+      { name: 'a', version: '1.0.0', manifest: { peerDependencies: { host: '^1.0.0' } } },
+      { name: 'b', version: '1.0.0', manifest: { peerDependencies: { host: '^2.0.0' } } },
+    );
+    const input = await project({
+      'package.json': { name: 'app', version: '1.0.0', dependencies: { a: '*', b: '*', host: '^1.0.0' } },
+    });
+    const failure = (await build(input).catch((error: unknown) => error)) as Error;
+    expect(failure).toMatchObject({ code: 'unresolvable' });
+    expect(failure.message).toContain('host@^2.0.0');
+    expect(failure.message).toContain('host@^1.0.0');
+  });
+
+  it('a registry that is down is named, with the next step, soon', async () => {
+    const gone = await npmRegistry([]);
+    await gone[Symbol.asyncDispose]();
+    const started = performance.now();
+    await expect(build(spec('dep'), {}, context(gone.env))).rejects.toMatchObject({
+      code: 'npm-registry',
+      exitCode: 4,
+      url: expect.stringContaining('127.0.0.1'),
+    });
+    expect(performance.now() - started).toBeLessThan(30_000);
+  });
+
+  it('packages from git, workspaces, wrong names and unknown keys are refused', async () => {
+    await serveThese({
+      name: 'dep',
+      version: '1.0.0',
+      manifest: { dependencies: { x: 'git+https://127.0.0.1:1/x.git' } },
+    });
+    await expect(build(spec('dep'))).rejects.toMatchObject({ code: 'npm-source' });
+    const workspace = await project({ 'package.json': { name: 'app', version: '1.0.0', workspaces: ['a'] } });
+    await expect(build(workspace)).rejects.toMatchObject({ code: 'npm-workspaces' });
+    const unnamed = await project({ 'package.json': { name: 'ü', version: '1.0.0' } });
+    await expect(build(unnamed)).rejects.toMatchObject({ code: 'debian-name' });
+    const wrongKey = await project({ 'package.json': { name: 'app', version: '1.0.0', buildkit: { unit: [] } } });
+    await expect(build(wrongKey)).rejects.toMatchObject({ code: 'package-json-value', hint: "did you mean 'units'?" });
+    const broken = await project({ 'package.json': '{"name": "app",}' });
+    await expect(build(broken)).rejects.toMatchObject({ code: 'package-json' });
+    const noVersion = await project({ 'package.json': { name: 'app' } });
+    await expect(build(noVersion)).rejects.toMatchObject({
+      code: 'package-json',
+      message: expect.stringContaining('version'),
+    });
+  });
+});
+
+describe('tarballs', () => {
+  const honest = { name: 'dep', version: '1.0.0', files: { 'index.js': 'module.exports = 1' } };
+
+  it.each([
+    [
+      'a path that leaves the folder',
+      { ...honest, files: { '!package/../../../../escaped.js': 'x' } },
+      'unsafe-tarball',
+    ],
+    ['an absolute path', { ...honest, files: { '!/tmp/escaped-absolute.js': 'x' } }, 'unsafe-tarball'],
+    [
+      'other content than the registry promised',
+      { ...honest, sendInstead: packTarball({ ...honest, files: {} }) },
+      'digest-mismatch',
+    ],
+    ['half of itself', { ...honest, sendInstead: packTarball(honest).subarray(0, 80) }, 'digest-mismatch'],
+  ])('with %s are refused, and nothing stays', async (_, evil, code) => {
+    await serveThese({ name: 'app', version: '1.0.0', manifest: { dependencies: { dep: '1.0.0' } } }, evil);
+    await expect(build(spec('app'))).rejects.toMatchObject({ code });
+    expect(existsSync('/tmp/escaped-absolute.js')).toBe(false);
+    expect(existsSync(join(world.path, 'escaped.js'))).toBe(false);
+    expect(existsSync(join(world.path, 'out'))).toBe(false);
+    expect(await leftovers()).toEqual([]);
+    // the cache took nothing of it: what is good now is taken
+    await registry![Symbol.asyncDispose]();
+    await serveThese({ name: 'app', version: '1.0.1', manifest: { dependencies: { dep: '1.0.0' } } }, honest);
+    expect(await build(spec('app'))).toHaveLength(1);
+  });
+
+  it('given as files are looked through before npm opens them', async () => {
+    await serveThese();
+    const evil = join(world.path, 'evil.tgz');
+    await writeFile(evil, packTarball({ ...honest, files: { '!package/../../x': 'x' } }));
+    await expect(build(spec(evil))).rejects.toMatchObject({ code: 'unsafe-tarball' });
+    const good = join(world.path, 'good.tgz');
+    await writeFile(good, packTarball(honest));
+    expect(await build(spec(good))).toMatchObject([{ name: 'node-dep', version: '1.0.0-1~deb12' }]);
+  });
+});
+
+describe('the target', () => {
+  const platform = (cpu: string) => ({
+    name: `tool-linux-${cpu}`,
+    version: '1.0.0',
+    manifest: { os: ['linux'], cpu: [cpu] },
+    files: { 'tool.txt': cpu },
+  });
+  const tool = {
+    name: 'tool',
+    version: '1.0.0',
+    manifest: { optionalDependencies: { 'tool-linux-x64': '1.0.0', 'tool-linux-arm64': '1.0.0' } },
+  };
+
+  it.each(['amd64', 'arm64'])('%s decides which platform package comes in, not this machine', async (architecture) => {
+    await serveThese(tool, platform('x64'), platform('arm64'));
+    const [one] = await build(spec('tool'), { architecture });
+    const cpu = architecture === 'amd64' ? 'x64' : 'arm64';
+    expect((await paths(one!)).filter((path) => path.endsWith('tool.txt'))).toEqual([
+      `/usr/lib/node-tool/node_modules/tool-linux-${cpu}/tool.txt`,
+    ]);
+  });
+
+  it('is told when something that is needed is not for it', async () => {
+    await serveThese(
+      { name: 'app', version: '1.0.0', manifest: { dependencies: { 'tool-linux-arm64': '1.0.0' } } },
+      platform('arm64'),
+    );
+    await expect(build(spec('app'))).rejects.toMatchObject({ code: 'npm-platform' });
+  });
+});
+
+describe('install scripts', () => {
+  const probe = `const net = require('node:net'); const fs = require('node:fs');
+    const seen = { token: process.env.NPM_TOKEN ?? null, target: process.env.npm_config_target };
+    net.connect(Number(process.env.PROBE_PORT ?? 9), '127.0.0.1')
+      .on('connect', () => { fs.writeFileSync('made.json', JSON.stringify({ ...seen, net: true })); process.exit(); })
+      .on('error', (error) => fs.writeFileSync('made.json', JSON.stringify({ ...seen, net: error.code })));`;
+  const scripted = (command: string): FakePackage => ({
+    name: 'scripted',
+    version: '1.0.0',
+    manifest: { scripts: { postinstall: command } },
+    files: { 'probe.js': probe },
+  });
+
+  it('do not run by themselves, which is said', async () => {
+    await serveThese(scripted('node probe.js'));
+    const [one] = await build(spec('scripted'));
+    expect((await paths(one!)).join('\n')).not.toContain('made.json');
+    expect(world.warnings).toEqual([
+      expect.stringMatching(
+        /'scripted@1\.0\.0' has install scripts, which did not run \(postinstall: node probe\.js\)/,
+      ),
+    ]);
+  });
+
+  it('run when they are allowed, without network and credentials, for the target', async () => {
+    await serveThese(scripted('node probe.js'));
+    const from = context({ NPM_TOKEN: 'secret', PROBE_PORT: new URL(registry!.url).port });
+    const [one] = await build(spec('scripted'), { allowScripts: ['scripted'] }, from);
+    await extractDeb({}, one!.path, join(world.path, 'root'));
+    const made = await readFile(join(world.path, 'root/usr/lib/node-scripted/node_modules/scripted/made.json'), 'utf8');
+    expect(JSON.parse(made)).toEqual({
+      token: null,
+      target: '18.20.4',
+      net: expect.stringMatching(/^E(NETUNREACH|CONNREFUSED)$/),
+    });
+    expect(world.warnings).toEqual([]);
+  });
+
+  it('that fail end the build with the log', async () => {
+    await serveThese(scripted('echo before; echo wrong >&2; exit 3'));
+    const failure = await build(spec('scripted'), { allowScripts: ['scripted@1.0.0'] }).catch(
+      (error: unknown) => error,
+    );
+    expect(failure).toMatchObject({
+      code: 'install-script',
+      message: expect.stringMatching(/postinstall script of 'scripted@1\.0\.0' failed:\n {2}wrong/),
+    });
+    expect(await readFile(join(world.context.stateDir, 'logs/install-scripted.log'), 'utf8')).toContain('before');
+  });
+
+  it('native add-ons that may not be compiled are an error', async () => {
+    await serveThese({ name: 'addon', version: '1.0.0', files: { 'binding.gyp': '{}' } });
+    await expect(build(spec('addon'))).rejects.toMatchObject({
+      code: 'native-addon',
+      hint: expect.stringContaining('allowScripts'),
+    });
+  });
+});
+
+describe('the packages', () => {
+  const world1: FakePackage[] = [
+    {
+      name: 'app',
+      version: '1.0.0',
+      manifest: { bin: { app: 'cli.mjs' }, dependencies: { dual: '^2.0.0', old: '^1.0.0' } },
+      files: { 'cli.mjs': "import dual from 'dual'; import old from 'old'; console.log(dual.version, old.version);" },
+    },
+    {
+      name: 'old',
+      version: '1.0.0',
+      manifest: { main: 'index.js', dependencies: { dual: '^1.0.0' } },
+      files: { 'index.js': "exports.version = 'old with ' + require('dual').version;" },
+    },
+    ...['1.5.0', '2.1.0'].map((version) => ({
+      name: 'dual',
+      version,
+      manifest: { exports: { import: './index.mjs', require: './index.cjs' } },
+      files: {
+        'index.mjs': `export default { version: 'esm ${version}' };`,
+        'index.cjs': `exports.version = 'cjs ${version}';`,
+      },
+    })),
+  ];
+
+  it.each(['bundle', 'packages'] as const)('as %s let require and import find each its own version', async (mode) => {
+    await serveThese(...world1);
+    const packages = await build(spec('app'), { mode });
+    expect(packages.map((one) => one.name)).toEqual(
+      mode === 'bundle' ? ['node-app'] : ['node-app', 'node-app-1', 'node-dual-1', 'node-dual-2', 'node-old-1'],
+    );
+    const root = join(world.path, 'root');
+    for (const one of packages) await extractDeb({}, one.path, root);
+    const { stdout } = await run({}, process.execPath, [join(root, 'usr/bin/app')]);
+    expect(stdout).toBe('esm 2.1.0 old with cjs 1.5.0\n');
+    const wanted = `${root}/usr/share/nodejs/old/package.json`;
+    const found = await run({}, process.execPath, ['-p', "require('old').version"], {
+      env: { NODE_PATH: join(root, 'usr/share/nodejs') },
+      okExitCodes: [1],
+    });
+    expect(existsSync(wanted)).toBe(false); // only what was asked for is public
+    expect(found.exitCode).toBe(1);
+    const own = await run({}, process.execPath, ['-p', "require.resolve('app/package.json')"], {
+      env: { NODE_PATH: join(root, 'usr/share/nodejs') },
+    });
+    expect(own.stdout).toContain(mode === 'bundle' ? '/usr/lib/node-app/' : '/.store/app@1/');
+  });
+
+  it.each(['bundle', 'packages'] as const)(
+    'as %s have the same bytes wherever and whenever they are made',
+    async (mode) => {
+      await serveThese(...world1);
+      const first = await build(spec('app'), { mode });
+      await using elsewhere = await createWorld(new Date('2031-05-05'));
+      const before = process.umask(0o077);
+      const saved = world;
+      try {
+        world = elsewhere;
+        const second = await build(
+          spec('app'),
+          { mode },
+          { ...context(), env: { ...context().env, TZ: 'Asia/Tokyo' } },
+        );
+        expect(second.map((one) => one.sha256)).toEqual(first.map((one) => one.sha256));
+      } finally {
+        world = saved;
+        process.umask(before);
+      }
+    },
+  );
+
+  it('come from the registry of their scope, with the credentials for it', async () => {
+    await using other = await npmRegistry([{ name: '@acme/inner', version: '1.0.0' }]);
+    await serveThese({ name: 'app', version: '1.0.0', manifest: { dependencies: { '@acme/inner': '^1.0.0' } } });
+    const host = new URL(other.url).host;
+    const home = join(world.path, 'home');
+    await mkdir(home);
+    const npmrc = `@acme:registry=${other.url}\n//${host}/:_authToken=t0ken\n`;
+    await writeFile(join(home, '.npmrc'), npmrc);
+    const [one] = await build(spec('app'), {}, context({ npm_config_userconfig: join(home, '.npmrc') }));
+    expect(await paths(one!)).toContain('/usr/lib/node-app/node_modules/@acme/inner/package.json');
+    expect(new Set(other.requests.map((request) => request.authorization))).toEqual(new Set(['Bearer t0ken']));
+    expect(new Set(registry!.requests.map((request) => request.authorization))).toEqual(new Set([undefined]));
+  });
+
+  it('of a project leave its own package.json as it is, without what is for developers', async () => {
+    await serveThese({ name: 'dep', version: '1.0.0' }, { name: 'tool', version: '1.0.0' });
+    const text =
+      '{ "name": "app",\n "version": "1.0.0", "bin": "cli.js", "dependencies": {"dep": "^1.0.0"}, "devDependencies": {"tool": "1"} }\n';
+    const [one] = await build(
+      await project({ 'package.json': text, 'cli.js': 'require("dep")', '.npmrc': 'fund=false' }),
+    );
+    expect(one!.name).toBe('app');
+    await extractDeb({}, one!.path, join(world.path, 'root'));
+    expect(await readFile(join(world.path, 'root/usr/lib/app/package.json'), 'utf8')).toBe(text);
+    const installed = await paths(one!);
+    expect(installed).toContain('/usr/bin/app');
+    expect(installed.filter((path) => /tool|npmrc|lock/.test(path))).toEqual([]);
+    expect(registry!.requests.map((request) => request.path)).not.toContain('/tool');
+  });
+});
