@@ -1,9 +1,56 @@
 /**
  * The pages of a repository for people: static files below public/ that any web server or bucket serves.
  *
- * Secret: which pages must be written anew after a publish. They are made from the catalog alone, and nothing depends on them.
+ * ```
+ * index.html   pages.css   pages.js      pages/SUITE/index.html, feed.atom, packages/NAME.html
+ *                                        and for long suites: list/PREFIX.html, search.txt
+ * ```
+ * Secret: which pages must be written anew after a publish: those of names that came or went, and of packages that speak of a
+ * name which has a page now, or has none any more. They show what clients see, not what was added since, and nothing depends on
+ * them. Each is replaced by a rename; they are not synced to the disk one by one, since `publish --force` makes all of them anew.
  */
+import { createHash } from 'node:crypto';
+import {
+  closeSync,
+  existsSync,
+  fchmodSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
+import { errnoOf } from '../core/errors.ts';
+import { explainWriteError } from '../core/files.ts';
+import { getField, parseParagraph } from '../deb/control.ts';
+import type { Generation, PublishedPackage } from './catalog.ts';
 import type { RepoHandle } from './handle.ts';
+import { renderFeed } from './pages-feed.ts';
+import { synopsisOf } from './pages-html.ts';
+import { groupNames, type ListedPackage, namesInRelations, packagePage } from './pages-model.ts';
+import { PagesState } from './pages-state.ts';
+import { SCRIPT, STYLE, UNKNOWN_URL } from './pages-style.ts';
+import {
+  type Arrival,
+  type RepositoryView,
+  renderFrontPage,
+  renderListPage,
+  renderPackagePage,
+  renderSearchIndex,
+  renderSuitePage,
+} from './pages-views.ts';
+import type { RepositorySettings, SuiteSettings } from './settings.ts';
+
+/** Raised whenever a page of a package or a list looks different from the same facts. */
+const PAGES_FORMAT = 1;
+/** Pages between two looks at whether the user gave up. */
+const BATCH_PAGES = 100;
+const FEED_ENTRIES = 50;
+const SHOWN_ARRIVALS = 8;
 
 export interface PagesReport {
   /** Pages written because what they show changed. */
@@ -14,9 +61,259 @@ export interface PagesReport {
 export interface PagesOptions {
   /** Every page anew, also where nothing changed. */
   readonly force?: boolean | undefined;
+  /** The `.sources` entry of a suite for this address, with the key in it. */
+  readonly sources: (suite: SuiteSettings, url: string) => Promise<string>;
 }
 
 /** Brings the pages in line with what clients see. The caller holds the publish lock. */
-export async function updatePages(_repo: RepoHandle, _options: PagesOptions = {}): Promise<PagesReport> {
-  return { written: 0, removed: 0 };
+export async function updatePages(repo: RepoHandle, options: PagesOptions): Promise<PagesReport> {
+  using state = await PagesState.open(join(dirname(repo.layout.catalog), 'pages.sqlite'));
+  const settings = repo.catalog.settings();
+  const folder = new PagesFolder(repo.layout.public);
+  folder.write('pages.css', STYLE);
+  folder.write('pages.js', SCRIPT);
+  const published: { suite: SuiteSettings; generation: Generation }[] = [];
+  for (const suite of repo.catalog.suites()) {
+    const generation = repo.catalog.currentGeneration(suite.name);
+    if (generation) published.push({ suite, generation });
+  }
+  const front = [];
+  for (const { suite, generation } of published) {
+    const update = new SuiteUpdate(repo, state, folder, viewOf(settings), suite, generation);
+    const packages = await update.run(options);
+    front.push({ ...suite, packages, date: new Date(generation.date * 1000).toISOString() });
+  }
+  folder.write('index.html', renderFrontPage(viewOf(settings), front));
+  folder.keepOnly('pages', new Set(published.map(({ suite }) => suite.name)));
+  return { written: folder.written, removed: folder.removed };
+}
+
+function viewOf(settings: RepositorySettings): RepositoryView {
+  const { label, origin, description, url, keys } = settings;
+  return { label, origin, description, url, fingerprints: keys };
+}
+
+/** One suite's pages on their way to one generation. */
+class SuiteUpdate {
+  readonly #repo: RepoHandle;
+  readonly #state: PagesState;
+  readonly #folder: PagesFolder;
+  readonly #view: RepositoryView;
+  readonly #suite: SuiteSettings;
+  readonly #generation: Generation;
+  readonly #base: string;
+
+  constructor(
+    repo: RepoHandle,
+    state: PagesState,
+    folder: PagesFolder,
+    view: RepositoryView,
+    suite: SuiteSettings,
+    generation: Generation,
+  ) {
+    this.#repo = repo;
+    this.#state = state;
+    this.#folder = folder;
+    this.#view = view;
+    this.#suite = suite;
+    this.#generation = generation;
+    this.#base = `pages/${suite.name}`;
+  }
+
+  /** Returns how many packages there are, each name counted once. */
+  async run(options: PagesOptions): Promise<number> {
+    const { name } = this.#suite;
+    const { change } = this.#generation;
+    const look = this.#look();
+    const known = this.#state.suite(name);
+    const isUsable = !options.force && known !== undefined && known.look === look && known.change <= change;
+    const touched = isUsable ? this.#repo.catalog.namesTouched(name, known.change, change) : undefined;
+    if (touched === undefined) await this.#renewAll();
+    else if (touched.length > 0) await this.#renew(touched);
+    const packages = this.#state.packages(name);
+    this.#writeLists(packages, touched);
+    await this.#writeFront(packages, options);
+    this.#state.saveSuite(name, { change, look });
+    return packages.length;
+  }
+
+  /** Of what shows on every page. */
+  #look(): string {
+    const empty = renderListPage(this.#view, this.#suite, '', []);
+    return createHash('sha256')
+      .update(JSON.stringify([PAGES_FORMAT, empty]))
+      .digest('hex');
+  }
+
+  async #renewAll(): Promise<void> {
+    const names = this.#repo.catalog.namesAt(this.#suite.name, this.#generation.change);
+    const known = new Set(names);
+    this.#state.transaction(() => this.#state.forget(this.#suite.name));
+    await this.#writePackages(names, known);
+    this.#folder.keepOnly(`${this.#base}/packages`, new Set(names.map((name) => `${name}.html`)));
+  }
+
+  /** @param touched names of which something came or went */
+  async #renew(touched: readonly string[]): Promise<void> {
+    const { name: suite } = this.#suite;
+    const known = new Set(this.#state.packages(suite).map((one) => one.name));
+    const named = new Set(touched);
+    for (const name of touched) {
+      const isThere = this.#versions(name).length > 0;
+      if (isThere === known.has(name)) continue;
+      if (isThere) known.add(name);
+      else known.delete(name);
+      for (const other of this.#state.mentioning(suite, name)) named.add(other);
+    }
+    for (const name of named) {
+      if (known.has(name)) continue;
+      named.delete(name);
+      this.#state.dropPackage(suite, name);
+      this.#folder.remove(`${this.#base}/packages/${name}.html`);
+    }
+    await this.#writePackages([...named], known);
+  }
+
+  async #writePackages(names: readonly string[], known: ReadonlySet<string>): Promise<void> {
+    for (let at = 0; at < names.length; at += BATCH_PAGES) {
+      await setImmediate();
+      this.#repo.context.signal.throwIfAborted();
+      this.#state.transaction(() => {
+        for (const name of names.slice(at, at + BATCH_PAGES)) this.#writePackage(name, known);
+      });
+    }
+  }
+
+  #writePackage(name: string, known: ReadonlySet<string>): void {
+    const page = packagePage(this.#versions(name));
+    const text = renderPackagePage(this.#view, this.#suite, page, (other) => other !== name && known.has(other));
+    this.#folder.replace(`${this.#base}/packages/${name}.html`, text);
+    this.#state.savePackage(this.#suite.name, page, namesInRelations(page));
+  }
+
+  #versions(name: string): PublishedPackage[] {
+    return this.#repo.catalog.versionsAt(this.#suite.name, name, this.#generation.change);
+  }
+
+  /** The parts of a long list. @param touched undefined: all */
+  #writeLists(packages: readonly ListedPackage[], touched: readonly string[] | undefined): void {
+    const { name: suite } = this.#suite;
+    const groups = groupNames(packages.map((one) => one.name));
+    const parts = groups[0]?.prefix === '' ? [] : groups;
+    const before = this.#state.lists(suite);
+    for (const { prefix, from, to } of parts) {
+      const isSame = touched !== undefined && before.has(prefix) && !touched.some((name) => name.startsWith(prefix));
+      if (isSame) continue;
+      const text = renderListPage(this.#view, this.#suite, prefix, packages.slice(from, to));
+      this.#folder.write(`${this.#base}/list/${prefix}.html`, text);
+    }
+    if (parts.length === 0) {
+      if (touched === undefined || before.size > 0) this.#folder.remove(`${this.#base}/list`);
+      this.#folder.remove(`${this.#base}/search.txt`);
+    } else {
+      this.#folder.keepOnly(`${this.#base}/list`, new Set(parts.map(({ prefix }) => `${prefix}.html`)));
+      if (touched === undefined || touched.length > 0) {
+        this.#folder.replace(`${this.#base}/search.txt`, renderSearchIndex(packages));
+      }
+    }
+    const prefixes = parts.map(({ prefix }) => prefix);
+    if (prefixes.length !== before.size || prefixes.some((prefix) => !before.has(prefix))) {
+      this.#state.transaction(() => this.#state.saveLists(suite, prefixes));
+    }
+  }
+
+  async #writeFront(packages: readonly ListedPackage[], options: PagesOptions): Promise<void> {
+    const { id, date, validUntil, change } = this.#generation;
+    const iso = (seconds: number) => new Date(seconds * 1000).toISOString();
+    const state = {
+      packages: packages.length,
+      generation: id,
+      date: iso(date),
+      validUntil: validUntil === undefined ? undefined : iso(validUntil),
+      sources: await options.sources(this.#suite, this.#view.url ?? UNKNOWN_URL),
+    };
+    const groups = groupNames(packages.map((one) => one.name));
+    const list = groups.length === 0 || groups[0]?.prefix === '' ? { packages } : { groups };
+    const arrivals = this.#repo.catalog.latestArrivals(this.#suite.name, change, FEED_ENTRIES).map(arrivalOf);
+    const shown = [...Map.groupBy(arrivals, (one) => one.name).values()].map((same) => same[0]!);
+    const front = renderSuitePage(this.#view, this.#suite, state, list, shown.slice(0, SHOWN_ARRIVALS));
+    this.#folder.write(`${this.#base}/index.html`, front);
+    this.#folder.write(`${this.#base}/feed.atom`, renderFeed(this.#view, this.#suite, arrivals, state.date));
+  }
+}
+
+function arrivalOf({ package: item, addedAt }: PublishedPackage): Arrival {
+  const { name, version, architecture } = item;
+  const synopsis = synopsisOf(getField(parseParagraph(item.control), 'Description') ?? '');
+  return { name, version, architecture, synopsis, addedAt };
+}
+
+/** Files below public/, whole at every moment. */
+class PagesFolder {
+  readonly #root: string;
+  readonly #made = new Set<string>();
+  written = 0;
+  removed = 0;
+
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  /** Writes it when it says something else now. */
+  write(path: string, text: string): void {
+    if (this.#read(path) !== text) this.replace(path, text);
+  }
+
+  #read(path: string): string | undefined {
+    try {
+      return readFileSync(join(this.#root, path), 'utf8');
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return undefined;
+      throw error;
+    }
+  }
+
+  replace(path: string, text: string): void {
+    const target = join(this.#root, path);
+    const temporary = join(dirname(target), '.page.tmp'); // the publish lock is held: one writer
+    try {
+      if (!this.#made.has(dirname(target))) mkdirSync(dirname(target), { recursive: true });
+      this.#made.add(dirname(target));
+      const file = openSync(temporary, 'w', 0o644);
+      try {
+        writeFileSync(file, text);
+        fchmodSync(file, 0o644); // the umask does not decide
+      } finally {
+        closeSync(file);
+      }
+      renameSync(temporary, target);
+    } catch (cause) {
+      rmSync(temporary, { force: true });
+      throw explainWriteError(cause, target);
+    }
+    this.written += 1;
+  }
+
+  /** A page, or a folder of them; it may be gone already. */
+  remove(path: string): void {
+    const target = join(this.#root, path);
+    if (!existsSync(target)) return;
+    rmSync(target, { recursive: true, force: true });
+    this.#made.delete(target);
+    this.removed += 1;
+  }
+
+  /** Removes everything else from a folder. */
+  keepOnly(path: string, names: ReadonlySet<string>): void {
+    for (const name of this.#list(path)) if (!names.has(name)) this.remove(`${path}/${name}`);
+  }
+
+  #list(path: string): string[] {
+    try {
+      return readdirSync(join(this.#root, path));
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return [];
+      throw error;
+    }
+  }
 }

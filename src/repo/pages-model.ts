@@ -1,0 +1,143 @@
+/**
+ * What pages show, taken from the catalog.
+ *
+ * Secret: which version speaks for a package (the newest), and how a long list of names is cut into pages. Pure.
+ */
+import { UserError } from '../core/errors.ts';
+import { getField, type Paragraph, parseParagraph } from '../deb/control.ts';
+import { formatRelation, parseRelations, type RelationGroup } from '../deb/relation.ts';
+import { compareVersions } from '../deb/version.ts';
+import type { PublishedPackage } from './catalog.ts';
+import { synopsisOf } from './pages-html.ts';
+
+/** One line of a list of packages. */
+export interface ListedPackage {
+  readonly name: string;
+  /** The newest. */
+  readonly version: string;
+  readonly synopsis: string;
+}
+
+/** A name and the text of a relation to it: 'libc6 (>= 2.36)'. */
+export interface RelationText {
+  readonly name: string;
+  readonly text: string;
+}
+
+export interface RelationRow {
+  /** 'Depends', 'Recommends', ... */
+  readonly field: string;
+  /** Groups that all must be met, each of alternatives. */
+  readonly groups: readonly (readonly RelationText[])[];
+  /** In place of groups, when the field could not be read or is endless. */
+  readonly text?: string | undefined;
+}
+
+export interface PackagePage extends ListedPackage {
+  readonly description: string;
+  /** The stanza of the newest version. */
+  readonly control: Paragraph;
+  /** Newest first, then by architecture. */
+  readonly versions: readonly PublishedPackage[];
+  readonly relations: readonly RelationRow[];
+}
+
+const RELATION_FIELDS = [
+  'Pre-Depends',
+  'Depends',
+  'Recommends',
+  'Suggests',
+  'Enhances',
+  'Breaks',
+  'Conflicts',
+  'Replaces',
+  'Provides',
+] as const;
+
+/** A hostile field of a megabyte shall not make a page of ten. */
+const MAX_RELATION_CHARACTERS = 20_000;
+const MAX_SYNOPSIS_CHARACTERS = 200;
+
+/** @param versions everything of one name in one suite; at least one */
+export function packagePage(versions: readonly PublishedPackage[]): PackagePage {
+  const sorted = [...versions].sort(
+    (a, b) =>
+      compareVersions(b.package.version, a.package.version) ||
+      compareText(a.package.architecture, b.package.architecture) ||
+      compareText(a.component, b.component),
+  );
+  const newest = sorted[0]!.package;
+  const control = parseParagraph(newest.control);
+  const description = getField(control, 'Description') ?? '';
+  return {
+    name: newest.name,
+    version: newest.version,
+    synopsis: synopsisOf(description).slice(0, MAX_SYNOPSIS_CHARACTERS),
+    description,
+    control,
+    versions: sorted,
+    relations: RELATION_FIELDS.flatMap((field) => relationRow(control, field)),
+  };
+}
+
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+function relationRow(control: Paragraph, field: string): RelationRow[] {
+  const value = getField(control, field)?.trim();
+  if (value === undefined || value === '') return [];
+  if (value.length > MAX_RELATION_CHARACTERS) {
+    return [{ field, groups: [], text: `${value.slice(0, 500)} ... (${value.length} characters)` }];
+  }
+  try {
+    return [{ field, groups: parseRelations(value).map(relationTexts) }];
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    return [{ field, groups: [], text: value }];
+  }
+}
+
+function relationTexts(group: RelationGroup): RelationText[] {
+  return group.map((relation) => ({ name: relation.name, text: formatRelation(relation) }));
+}
+
+/** The names that relations of a page speak of, each once. */
+export function namesInRelations(page: PackagePage): string[] {
+  return [...new Set(page.relations.flatMap((row) => row.groups.flat().map((relation) => relation.name)))];
+}
+
+/** Names [from, to) of a sorted list that share a page. */
+export interface NameGroup {
+  /** What they begin with: 'a', 'lib', 'python3-d'. */
+  readonly prefix: string;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Names on one page; more are cut by what they begin with. */
+export const NAMES_PER_PAGE = 500;
+
+/**
+ * Cuts a long sorted list of names where they begin differently, as an index of a book: by the first letter, and where that is
+ * still too long, by the next. One group with an empty prefix when all fit on one page.
+ */
+export function groupNames(names: readonly string[], limit: number = NAMES_PER_PAGE): NameGroup[] {
+  return cut(names, 0, names.length, '', limit);
+}
+
+function cut(names: readonly string[], from: number, to: number, prefix: string, limit: number): NameGroup[] {
+  if (to - from <= limit) return [{ prefix, from, to }];
+  const groups: NameGroup[] = [];
+  let start = from;
+  while (start < to) {
+    const next = names[start]!.slice(0, prefix.length + 1);
+    let end = start + 1;
+    while (end < to && names[end]!.startsWith(next)) end += 1;
+    // a name that is all prefix begins every longer one: it stays alone, and cannot be cut further
+    groups.push(...(next === prefix ? [{ prefix, from: start, to: start + 1 }] : cut(names, start, end, next, limit)));
+    if (next === prefix) end = start + 1;
+    start = end;
+  }
+  return groups;
+}

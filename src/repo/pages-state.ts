@@ -1,0 +1,122 @@
+/**
+ * What the pages show now, so that the next publish writes only those that change.
+ *
+ * Secret: the SQL of this cache. It may be deleted at any time: every page is made anew then.
+ */
+import { rm } from 'node:fs/promises';
+import { type Database, openDatabase } from '../core/db.ts';
+import { UserError } from '../core/errors.ts';
+import type { ListedPackage } from './pages-model.ts';
+
+const MIGRATIONS: readonly string[] = [
+  `
+  CREATE TABLE suites (suite TEXT PRIMARY KEY, change INTEGER NOT NULL, look TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  CREATE TABLE packages (
+    suite TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, synopsis TEXT NOT NULL, PRIMARY KEY (suite, name)
+  ) STRICT, WITHOUT ROWID;
+  CREATE TABLE mentions (
+    suite TEXT NOT NULL, target TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (suite, target, name)
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX mentions_by_name ON mentions (suite, name);
+  CREATE TABLE lists (suite TEXT NOT NULL, prefix TEXT NOT NULL, PRIMARY KEY (suite, prefix)) STRICT, WITHOUT ROWID;
+  `,
+];
+
+/** The state of a suite's pages: the last change they show, and a digest of what else shows on each. */
+interface SuiteState {
+  readonly change: number;
+  readonly look: string;
+}
+
+export class PagesState implements Disposable {
+  readonly #db: Database;
+
+  private constructor(db: Database) {
+    this.#db = db;
+  }
+
+  /** Opens or makes it; an unreadable one is thrown away. */
+  static async open(path: string): Promise<PagesState> {
+    try {
+      return new PagesState(openDatabase(path, MIGRATIONS));
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      for (const suffix of ['', '-wal', '-shm']) await rm(path + suffix, { force: true });
+      return new PagesState(openDatabase(path, MIGRATIONS));
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#db[Symbol.dispose]();
+  }
+
+  transaction<T>(body: () => T): T {
+    return this.#db.transaction(body);
+  }
+
+  suite(suite: string): SuiteState | undefined {
+    const row = this.#db.get('SELECT change, look FROM suites WHERE suite = ?', suite);
+    return row && { change: Number(row.change), look: String(row.look) };
+  }
+
+  saveSuite(suite: string, state: SuiteState): void {
+    this.#db.run(
+      `INSERT INTO suites (suite, change, look) VALUES (?, ?, ?)
+       ON CONFLICT (suite) DO UPDATE SET change = excluded.change, look = excluded.look`,
+      suite,
+      state.change,
+      state.look,
+    );
+  }
+
+  /** Nothing of a suite is known any more. */
+  forget(suite: string): void {
+    for (const table of ['suites', 'packages', 'mentions', 'lists']) {
+      this.#db.run(`DELETE FROM ${table} WHERE suite = ?`, suite);
+    }
+  }
+
+  /** By name. */
+  packages(suite: string): ListedPackage[] {
+    return this.#db
+      .all('SELECT name, version, synopsis FROM packages WHERE suite = ? ORDER BY name', suite)
+      .map((row) => ({ name: String(row.name), version: String(row.version), synopsis: String(row.synopsis) }));
+  }
+
+  /** @param mentions names that its page speaks of */
+  savePackage(suite: string, { name, version, synopsis }: ListedPackage, mentions: readonly string[]): void {
+    this.#db.run(
+      `INSERT INTO packages (suite, name, version, synopsis) VALUES (?, ?, ?, ?)
+       ON CONFLICT (suite, name) DO UPDATE SET version = excluded.version, synopsis = excluded.synopsis`,
+      suite,
+      name,
+      version,
+      synopsis,
+    );
+    this.#db.run('DELETE FROM mentions WHERE suite = ? AND name = ?', suite, name);
+    for (const target of mentions) {
+      this.#db.run('INSERT INTO mentions (suite, target, name) VALUES (?, ?, ?)', suite, target, name);
+    }
+  }
+
+  dropPackage(suite: string, name: string): void {
+    this.#db.run('DELETE FROM packages WHERE suite = ? AND name = ?', suite, name);
+    this.#db.run('DELETE FROM mentions WHERE suite = ? AND name = ?', suite, name);
+  }
+
+  /** Packages whose pages speak of `target`. */
+  mentioning(suite: string, target: string): string[] {
+    return this.#db
+      .all('SELECT name FROM mentions WHERE suite = ? AND target = ?', suite, target)
+      .map((row) => String(row.name));
+  }
+
+  lists(suite: string): Set<string> {
+    return new Set(this.#db.all('SELECT prefix FROM lists WHERE suite = ?', suite).map((row) => String(row.prefix)));
+  }
+
+  saveLists(suite: string, prefixes: readonly string[]): void {
+    this.#db.run('DELETE FROM lists WHERE suite = ?', suite);
+    for (const prefix of prefixes) this.#db.run('INSERT INTO lists (suite, prefix) VALUES (?, ?)', suite, prefix);
+  }
+}
