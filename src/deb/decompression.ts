@@ -24,6 +24,11 @@ export interface Place {
 /** xz -9 needs 65 MiB to decode; a header may ask for 4 GiB. */
 const XZ_DECODE_MEMORY = '--memlimit-decompress=512MiB';
 
+export interface DecompressOptions {
+  /** Whose view of several streams in one file is taken: dpkg reads the first of xz and zstd (default), apt all of zstd. */
+  readonly reader?: 'dpkg' | 'apt';
+}
+
 /**
  * Decompresses a stream. Ending the loop early stops everything.
  * @throws UserError `deb-broken` naming file and member when the bytes are not what they should be, or are cut short
@@ -33,11 +38,12 @@ export async function* decompress(
   compression: StoredCompression,
   source: AsyncIterable<Uint8Array>,
   place: Place,
+  options: DecompressOptions = {},
 ): AsyncGenerator<Uint8Array> {
   if (compression === 'none') yield* source;
   else if (compression === 'gzip') yield* gunzip(source, place);
-  else if (compression === 'zstd') yield* unzstd(source, place);
-  else yield* throughProgram(context, compression, source, place);
+  else if (compression === 'zstd' && options.reader !== 'apt') yield* unzstd(source, place);
+  else yield* throughProgram(context, compression, source, place, false);
 }
 
 async function* gunzip(source: AsyncIterable<Uint8Array>, place: Place): AsyncGenerator<Uint8Array> {
@@ -77,22 +83,23 @@ async function* firstFrame(source: AsyncIterable<Uint8Array>, place: Place): Asy
   }
 }
 
-/** Of several xz streams dpkg reads the first; the last argument is for batches of our own making. */
 function decompressorArgs(
-  compression: 'xz' | 'bzip2' | 'lzma',
+  compression: 'xz' | 'zstd' | 'bzip2' | 'lzma',
   allStreams: boolean,
 ): [program: string, args: string[]] {
-  if (compression === 'bzip2') return ['bzip2', ['--decompress', '--stdout', '--quiet']];
+  const common = ['--decompress', '--stdout', '--quiet'];
+  if (compression === 'bzip2') return ['bzip2', common];
+  if (compression === 'zstd') return ['zstd', common];
   const format = [`--format=${compression}`, ...(allStreams ? [] : ['--single-stream'])];
-  return ['xz', ['--decompress', '--stdout', '--quiet', ...format, '--threads=1', XZ_DECODE_MEMORY]];
+  return ['xz', [...common, ...format, '--threads=1', XZ_DECODE_MEMORY]];
 }
 
 async function* throughProgram(
   context: RunContext,
-  compression: 'xz' | 'bzip2' | 'lzma',
+  compression: 'xz' | 'zstd' | 'bzip2' | 'lzma',
   source: AsyncIterable<Uint8Array>,
   place: Place,
-  allStreams = false,
+  allStreams: boolean,
 ): AsyncGenerator<Uint8Array> {
   const [name, args] = decompressorArgs(compression, allStreams);
   await using program = start(context, name, args, { env: PLAIN_XZ });

@@ -10,8 +10,8 @@ import { readFile, stat } from 'node:fs/promises';
 import type { Context } from '../core/context.ts';
 import { BuildkitError, type Problem } from '../core/errors.ts';
 import { compressionOf } from '../deb/compression.ts';
-import { decompress } from '../deb/decompression.ts';
 import type { Paragraph } from '../deb/control.ts';
+import { decompress } from '../deb/decompression.ts';
 import { HASH_NAMES, type HashName, type ListedFile, parseRelease, type ReleaseFile } from './release-file.ts';
 import { openTree, type Tree } from './tree.ts';
 import { PackageChecker } from './verify-packages.ts';
@@ -174,7 +174,13 @@ class SuiteVerifier {
       const compression = compressionOf(file.path, plain);
       if (compression === undefined) continue;
       const wanted: boolean = !isTold && /(?:^|\/)Packages$/.test(plain);
-      const source = decompress(this.#context, compression, createReadStream(path), { member: file.path });
+      const source = decompress(
+        this.#context,
+        compression,
+        createReadStream(path),
+        { member: file.path },
+        { reader: 'apt' },
+      );
       const sha256 = createHash('sha256');
       const text = hashed(source, sha256);
       await this.#noting(file.path, async () => {
