@@ -1,9 +1,11 @@
 /** `buildkit key`: the store of signing keys. */
 import { readFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import type { KeyAlgorithm, KeyInfo } from '../deb/openpgp.ts';
+import type { KeyAlgorithm, KeyInfo, RevocationReason } from '../deb/openpgp.ts';
 import { type Cli, type CommandContext, table } from './command.ts';
-import { addPassphraseOptions, type PassphraseOptions, readNewPassphrase } from './passphrase.ts';
+import { addPassphraseOptions, type PassphraseOptions, passphraseSource, readNewPassphrase } from './passphrase.ts';
+import { openRepo, type Place } from './repo-place.ts';
 
 interface GenerateOptions extends PassphraseOptions {
   readonly name: string;
@@ -54,6 +56,22 @@ export function addKeyCommands(program: Command, cli: Cli): void {
       }),
     );
   key
+    .command('status')
+    .description('which keys sign a repository, which will go and when')
+    .option('--repo <dir>', 'the repository; default: repo.dir of buildkit.yaml')
+    .action(
+      cli.action(async (cx, options: Place) => {
+        using repo = await openRepo(cx, options);
+        const keys = await repo.keyStatus();
+        const rows = keys.map((one) => [
+          one.fingerprint,
+          one.until === undefined ? one.role : `${one.role} ${one.until.slice(0, 10)}`,
+          one.daysLeft === undefined ? 'never expires' : `expires in ${one.daysLeft} days`,
+        ]);
+        return { data: keys, text: table(rows) };
+      }),
+    );
+  key
     .command('export [key]')
     .description('print the public key (binary without --armor)')
     .option('--armor', 'as text')
@@ -76,10 +94,41 @@ export function addKeyCommands(program: Command, cli: Cli): void {
     .action(
       cli.action(async (cx, file: string) => {
         const { KeyStore } = await import('../repo/keys.ts');
-        const taken = await new KeyStore(cx).import(await readFile(file));
+        const taken = await new KeyStore(cx).import(await readFile(resolve(cx.cwd, file)));
         return { data: keyData(cx, taken), text: taken.fingerprint };
       }),
     );
+  const extend = key
+    .command('extend [key]')
+    .description('give a key another end of its life; what it signed stays good');
+  addPassphraseOptions(extend.requiredOption('--expires <length>', 'from now: 2y, 18m, 90d or never')).action(
+    cli.action(async (cx, wanted: string | undefined, options: PassphraseOptions & { expires: string }) => {
+      const { KeyStore, parseLifetime } = await import('../repo/keys.ts');
+      const store = new KeyStore(cx);
+      const { fingerprint } = await store.find(wanted);
+      const passphrase = passphraseSource(cx, options);
+      const extended = keyData(cx, await store.extend(fingerprint, parseLifetime(options.expires), passphrase));
+      return { data: extended, text: `${fingerprint} ${extended.state}` };
+    }),
+  );
+  const revoke = key
+    .command('revoke [key]')
+    .description('print the certificate that revokes a key where it is imported');
+  addPassphraseOptions(
+    revoke.addOption(
+      new Option('--reason <reason>', 'why')
+        .choices(['unspecified', 'superseded', 'compromised', 'retired'])
+        .default('unspecified'),
+    ),
+  ).action(
+    cli.action(async (cx, wanted: string | undefined, options: PassphraseOptions & { reason: RevocationReason }) => {
+      const { KeyStore } = await import('../repo/keys.ts');
+      const store = new KeyStore(cx);
+      const { fingerprint } = await store.find(wanted);
+      const made = await store.revocation(fingerprint, options.reason, passphraseSource(cx, options));
+      return { data: made, text: made.certificateArmored };
+    }),
+  );
 }
 
 function keyData(cx: CommandContext, key: KeyInfo) {

@@ -2,9 +2,11 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { AddResult } from '../repo/add.ts';
+import type { Repo } from '../repo/repo.ts';
 import type { Cli, CommandContext, Output } from './command.ts';
 import { addPassphraseOptions, type PassphraseOptions, passphraseSource } from './passphrase.ts';
 import { addGenerations, addHistory, addTransfers, addVerify } from './repo-history.ts';
+import { addKeyPlans } from './repo-keys.ts';
 import {
   addChangeOptions,
   type ChangeOptions,
@@ -35,6 +37,7 @@ export function addRepoCommands(program: Command, cli: Cli): void {
   addHistory(row, cli);
   addGenerations(row, cli);
   addVerify(row, cli);
+  addKeyPlans(row, cli);
 }
 
 interface InitOptions extends Place {
@@ -145,6 +148,7 @@ interface PublishRowOptions extends Place, PassphraseOptions {
   readonly key?: string[];
   readonly url?: string;
   readonly force?: boolean;
+  readonly unsigned?: boolean;
   readonly dryRun?: boolean;
 }
 
@@ -153,16 +157,25 @@ function addPublish(row: Row, cli: Cli): void {
     .option('--key <keys...>', 'sign with these from now on')
     .option('--url <url>', 'where clients find it, from now on')
     .option('--force', 'also when nothing changed')
+    .option('--unsigned', 'write Release for somebody else to sign; see repo attach-signature')
     .option('--dry-run', 'only show what would be published')
     .action(
       cli.action(async (cx, suites: string[], options: PublishRowOptions) => {
         using repo = await openRepo(cx, options);
+        if (options.unsigned) return await writeUnsigned(repo, suites);
         const { key: keys, url, force, dryRun } = options;
         const passphrase = passphraseSource(cx, options);
         const done = await repo.publish(suites, { keys, url, force, dryRun, passphrase });
         return { data: done, text: done.map((suite) => publishedLine(suite, dryRun)).join('\n') };
       }),
     );
+}
+
+async function writeUnsigned(repo: Repo, suites: readonly string[]): Promise<Output> {
+  const names = suites.length > 0 ? suites : repo.suites().map((suite) => suite.name);
+  const paths: string[] = [];
+  for (const name of names) paths.push(await repo.writeUnsigned(name));
+  return { data: paths, text: paths.join('\n') };
 }
 
 function addClients(row: Row, cli: Cli): void {

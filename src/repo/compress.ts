@@ -9,6 +9,7 @@ import { crc32, gzip } from 'node:zlib';
 import type { RunContext } from '../core/context.ts';
 import { ToolError } from '../core/errors.ts';
 import { start } from '../core/run.ts';
+import { PLAIN_XZ } from '../deb/compression.ts';
 
 /** One xz block with its padding, and what the index of a stream says of it. */
 export interface XzBlock {
@@ -58,7 +59,7 @@ async function xzBatch(context: RunContext, texts: readonly Uint8Array[]): Promi
   const threaded = texts.length > 1 && Math.max(...sizes) <= XZ_BLOCK_LIMIT;
   const args = ['--compress', '--stdout', '--check=crc64', XZ_FILTER, `--block-list=${sizes.join(',')}`];
   args.push(...(threaded ? ['-T2', `--block-size=${XZ_BLOCK_LIMIT}`] : ['-T1']));
-  await using xz = start(context, 'xz', args);
+  await using xz = start(context, 'xz', args, { env: PLAIN_XZ });
   const chunks: Buffer[] = [];
   const collect = (async () => {
     for await (const chunk of xz.stdout) chunks.push(chunk as Buffer);

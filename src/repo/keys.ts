@@ -8,8 +8,8 @@ import { chmod, link, mkdir, open, readdir, readFile, rm } from 'node:fs/promise
 import { join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { errnoOf, UserError } from '../core/errors.ts';
-import { explainWriteError, syncFolder } from '../core/files.ts';
-import type { KeyAlgorithm, KeyInfo, SigningKey } from '../deb/openpgp.ts';
+import { explainWriteError, syncFolder, writeFileAtomic } from '../core/files.ts';
+import type { KeyAlgorithm, KeyInfo, RevocationReason, RevokedKey, SigningKey } from '../deb/openpgp.ts';
 
 const SUFFIX = '.secret.asc';
 
@@ -94,6 +94,27 @@ export class KeyStore {
     );
   }
 
+  /** A key with another end of its life, in its old place. Signatures that it made stay good. */
+  async extend(
+    fingerprint: string,
+    lifetimeSeconds: number | undefined,
+    passphrase?: PassphraseSource,
+  ): Promise<KeyInfo> {
+    const { extendKey, readKey } = await import('../deb/openpgp.ts');
+    const now = this.#context.now();
+    const expires = lifetimeSeconds === undefined ? undefined : new Date(now.getTime() + lifetimeSeconds * 1000);
+    const extended = await extendKey(await this.#unlocked(fingerprint, passphrase), expires, { date: now });
+    await writeFileAtomic(this.#path(fingerprint), extended.privateKeyArmored, { mode: 0o600 });
+    return readKey(extended.privateKeyArmored);
+  }
+
+  /** The certificate that revokes a key wherever it is imported; the key in the store stays as it is. */
+  async revocation(fingerprint: string, reason: RevocationReason, passphrase?: PassphraseSource): Promise<RevokedKey> {
+    const { revokeKey } = await import('../deb/openpgp.ts');
+    const key = await this.#unlocked(fingerprint, passphrase);
+    return revokeKey(key, { date: this.#context.now(), reason });
+  }
+
   /** The public part, as gpg --armor --export prints it. */
   async exportArmored(fingerprint: string): Promise<string> {
     const { exportPublic } = await import('../deb/openpgp.ts');
@@ -114,22 +135,27 @@ export class KeyStore {
     const { readKey } = await import('../deb/openpgp.ts');
     const signers: SigningKey[] = [];
     for (const fingerprint of fingerprints) {
-      const key = await this.#read(fingerprint);
-      const info = await readKey(key);
-      checkUsable(info, date);
-      if (!info.locked) {
-        signers.push({ key });
-        continue;
-      }
-      const secret = await passphrase?.(info);
-      if (secret === undefined) {
-        throw new UserError('key-locked', `key ${fingerprint} is under a passphrase`, {
-          hint: 'hand it over with --passphrase-fd N or --passphrase-file FILE, or run in a terminal to be asked',
-        });
-      }
-      signers.push({ key, passphrase: secret });
+      checkUsable(await readKey(await this.#read(fingerprint)), date);
+      signers.push(await this.#unlocked(fingerprint, passphrase));
     }
     return signers;
+  }
+
+  /** @throws UserError `key-locked` when it is under a passphrase that nobody has */
+  async #unlocked(fingerprint: string, passphrase: PassphraseSource | undefined): Promise<SigningKey> {
+    const { readKey } = await import('../deb/openpgp.ts');
+    const key = await this.#read(fingerprint);
+    const info = await readKey(key);
+    if (!info.locked) return { key };
+    const secret = await passphrase?.(info);
+    if (secret !== undefined) return { key, passphrase: secret };
+    throw new UserError('key-locked', `key ${fingerprint} is under a passphrase`, {
+      hint: 'hand it over with --passphrase-fd N or --passphrase-file FILE, or run in a terminal to be asked',
+    });
+  }
+
+  #path(fingerprint: string): string {
+    return join(this.#folder, fingerprint + SUFFIX);
   }
 
   async #fingerprints(): Promise<string[]> {
@@ -144,7 +170,7 @@ export class KeyStore {
 
   async #read(fingerprint: string): Promise<string> {
     try {
-      return await readFile(join(this.#folder, fingerprint + SUFFIX), 'utf8');
+      return await readFile(this.#path(fingerprint), 'utf8');
     } catch (cause) {
       if (errnoOf(cause) !== 'ENOENT') throw cause;
       throw new UserError('no-key', `the secret key ${fingerprint} is not in the store`, {
@@ -157,7 +183,7 @@ export class KeyStore {
 
   /** Written aside and linked into place, so that an existing key can never be replaced. */
   async #store(fingerprint: string, armored: string): Promise<void> {
-    const path = join(this.#folder, fingerprint + SUFFIX);
+    const path = this.#path(fingerprint);
     const temporary = `${path}.new`;
     try {
       await mkdir(this.#folder, { recursive: true, mode: 0o700 });
@@ -187,7 +213,17 @@ function isMeant(key: KeyInfo, wanted: string): boolean {
   return key.userIds.some((id) => id.toLowerCase().includes(wanted.toLowerCase()));
 }
 
-function checkUsable(key: KeyInfo, date: Date): void {
+/** @throws UserError `key-revoked`, `key-expired`, `key-weak` */
+export function checkUsable(key: KeyInfo, date: Date): void {
+  if (/^(?:dsa|elgamal|rsa(?:512|768|1024|1536)$)/i.test(key.algorithm)) {
+    throw new UserError(
+      'key-weak',
+      `key ${key.fingerprint} is of the kind ${key.algorithm}, which apt of Debian 13 refuses`,
+      {
+        hint: 'make one with: buildkit key generate',
+      },
+    );
+  }
   if (key.revoked) {
     throw new UserError('key-revoked', `key ${key.fingerprint} is revoked`, { hint: 'choose another with --key' });
   }

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { errnoOf, UserError } from '../core/errors.ts';
 import { writeFileAtomic } from '../core/files.ts';
-import type { SigningKey } from '../deb/openpgp.ts';
+import type { KeyInfo } from '../deb/openpgp.ts';
 import { formatSource } from '../deb/sources.ts';
 import { BlockCache } from './blocks.ts';
 import type { Generation } from './catalog.ts';
@@ -25,6 +25,7 @@ import { findSuite, lockPublish, type RepoHandle } from './handle.ts';
 import { generationId, type ReleaseDates, renderRelease } from './indexes.ts';
 import { daysLeft, type PassphraseSource } from './keys.ts';
 import { checkUrl, type RepositorySettings, type SuiteSettings } from './settings.ts';
+import { openSigning, resolveKey, type Signing } from './signing.ts';
 
 /** Dates may run ahead of the clock by this much when publishes follow each other faster than once a second; apt takes 10 s. */
 const MAX_AHEAD_SECONDS = 2;
@@ -74,39 +75,57 @@ export async function publishSuites(
   const settings = await chosenSettings(repo, options);
   const dates = await nextDates(repo, settings);
   // before anything is written: a key that cannot sign changes nothing
-  const signers = options.dryRun ? [] : await repo.keys.signers(settings.keys, context.now(), options.passphrase);
+  const signing = await openSigning(repo, signingKeys(settings), options.passphrase);
+  warnOfExpiry(repo, signing.keys);
   const plans = await planSuites(repo, suites, settings);
   const due = plans.filter(
     (plan) => options.force || isDue(plan, catalog.currentGeneration(plan.suite.name), context.now()),
   );
   if (!options.dryRun) {
-    if (due.length > 0) await writeAndSwitch(repo, due, settings, dates, signers);
-    await writeClientFiles(repo, settings);
+    if (due.length > 0) await writeAndSwitch(repo, due, settings, dates, signing);
+    await writeClientFiles(repo, settings, signing);
+    await refreshPages(repo, signing, options.force);
   }
   return plans.map((plan) => resultOf(repo, plan, due.includes(plan)));
 }
 
-/** Settings with what the call decides anew, stored for the next one. */
+/** Settings with what the call, or the plan of keys, decides anew; stored for the next one. */
 async function chosenSettings(repo: RepoHandle, options: PublishOptions): Promise<RepositorySettings> {
   const before = repo.catalog.settings();
-  const keys: string[] = [];
-  for (const wanted of options.keys ?? before.keys) keys.push((await repo.keys.find(wanted)).fingerprint);
-  if (keys.length === 0) keys.push((await repo.keys.find()).fingerprint);
-  const settings = { ...before, keys, ...(options.url === undefined ? {} : { url: checkUrl(options.url) }) };
+  const now = repo.context.now();
+  const { rotation } = before;
+  const isRotated = rotation !== undefined && Date.parse(rotation.at) <= now.getTime();
+  const wanted = options.keys ?? (isRotated ? rotation.keys : before.keys);
+  const keys = await Promise.all(wanted.map((name) => resolveKey(repo, name)));
+  if (keys.length === 0) keys.push(await resolveKey(repo, undefined));
+  const settings: RepositorySettings = {
+    ...before,
+    keys,
+    rotation: options.keys || isRotated ? undefined : rotation,
+    keysSince: String(keys) === String(before.keys) && before.keysSince ? before.keysSince : now.toISOString(),
+    ...(options.url === undefined ? {} : { url: checkUrl(options.url) }),
+  };
   if (!options.dryRun) repo.catalog.saveSettings(settings);
-  await warnOfExpiry(repo, keys);
   return settings;
 }
 
-async function warnOfExpiry(repo: RepoHandle, fingerprints: readonly string[]): Promise<void> {
-  for (const fingerprint of fingerprints) {
-    const days = daysLeft(await repo.keys.find(fingerprint), repo.context.now());
-    if (days === undefined || days > WARN_KEY_DAYS || days < 0) continue;
-    repo.context.log.warn(`key ${fingerprint} expires in ${days} days: clients will refuse the repository then`);
+/** Those of now, and those that will sign alone once a planned change is through. */
+export function signingKeys(settings: RepositorySettings): string[] {
+  return [...new Set([...settings.keys, ...(settings.rotation?.keys ?? [])])];
+}
+
+function warnOfExpiry(repo: RepoHandle, keys: readonly KeyInfo[]): void {
+  for (const key of keys) {
+    const days = daysLeft(key, repo.context.now());
+    if (days === undefined || days > WARN_KEY_DAYS) continue;
+    repo.context.log.warn(
+      `key ${key.fingerprint} expires in ${days} days, and clients will refuse the repository then: ` +
+        'buildkit key extend, or plan another with buildkit repo rotate-key',
+    );
   }
 }
 
-async function nextDates(repo: RepoHandle, settings: RepositorySettings): Promise<ReleaseDates> {
+export async function nextDates(repo: RepoHandle, settings: RepositorySettings): Promise<ReleaseDates> {
   const now = repo.context.now();
   const dates = planDates(now, repo.catalog.latestDate(), settings.validDays);
   const ahead = dates.date - now.getTime() / 1000;
@@ -124,13 +143,13 @@ async function nextDates(repo: RepoHandle, settings: RepositorySettings): Promis
   return dates;
 }
 
-async function planSuites(
+export async function planSuites(
   repo: RepoHandle,
   suites: readonly SuiteSettings[],
   settings: RepositorySettings,
 ): Promise<PlannedSuite[]> {
   using cache = await BlockCache.open(repo.layout.blocks);
-  const facts = { change: repo.catalog.latestChange(), keys: settings.keys, repository: settings };
+  const facts = { change: repo.catalog.latestChange(), keys: signingKeys(settings), repository: settings };
   const plans: PlannedSuite[] = [];
   for (const suite of suites) plans.push(await planSuite(repo.context, repo.layout, repo.catalog, cache, suite, facts));
   return plans;
@@ -148,30 +167,28 @@ async function writeAndSwitch(
   due: readonly PlannedSuite[],
   settings: RepositorySettings,
   dates: ReleaseDates,
-  signers: readonly SigningKey[],
+  signing: Signing,
 ): Promise<void> {
   const suites: { plan: PlannedSuite; signed: SignedRelease }[] = [];
-  // a signature from the future is refused by gpgv, so it is never dated ahead of the clock
-  const signedAt = new Date(Math.min(dates.date * 1000, Math.floor(repo.context.now().getTime() / 1000) * 1000));
   for (const plan of due) {
     const release = renderRelease(settings, plan.suite, plan.files, dates);
-    suites.push({ plan, signed: await sign(release, signers, signedAt) });
+    suites.push({ plan, signed: await signing.sign(release) });
   }
-  const others = new Map<string, string>();
-  for (const suite of repo.catalog.suites()) {
-    const current = repo.catalog.currentGeneration(suite.name);
-    if (current && !due.some((plan) => plan.suite.name === suite.name)) others.set(suite.name, current.id);
-  }
+  const others = otherGenerations(
+    repo,
+    due.map((plan) => plan.suite.name),
+  );
   await applyGeneration(repo.layout, repo.catalog, { ...dates, id: generationId(dates.date), suites, others });
 }
 
-async function sign(release: string, signers: readonly SigningKey[], date: Date): Promise<SignedRelease> {
-  const { clearSign, detachSign } = await import('../deb/openpgp.ts');
-  return {
-    release,
-    inRelease: await clearSign(release, signers, { date }),
-    releaseGpg: await detachSign(release, signers, { date }),
-  };
+/** Suites that are not published anew belong to the snapshot as they are. */
+export function otherGenerations(repo: RepoHandle, published: readonly string[]): ReadonlyMap<string, string> {
+  const others = new Map<string, string>();
+  for (const { name } of repo.catalog.suites()) {
+    const current = published.includes(name) ? undefined : repo.catalog.currentGeneration(name);
+    if (current) others.set(name, current.id);
+  }
+  return others;
 }
 
 function resultOf(repo: RepoHandle, plan: PlannedSuite, published: boolean): PublishedSuite {
@@ -186,14 +203,30 @@ function resultOf(repo: RepoHandle, plan: PlannedSuite, published: boolean): Pub
 }
 
 /** The public key, in both forms, and a `.sources` entry per suite where the address is known. */
-async function writeClientFiles(repo: RepoHandle, settings: RepositorySettings): Promise<void> {
-  const binary = await Promise.all(settings.keys.map((key) => repo.keys.exportBinary(key)));
-  await writeIfChanged(join(repo.layout.public, KEY_FILE_BINARY), Buffer.concat(binary));
-  await writeIfChanged(join(repo.layout.public, KEY_FILE_ARMORED), Buffer.from(await publicKeys(repo, settings)));
+export async function writeClientFiles(
+  repo: RepoHandle,
+  settings: RepositorySettings,
+  signing: Signing,
+): Promise<void> {
+  await writeIfChanged(join(repo.layout.public, KEY_FILE_BINARY), Buffer.from(signing.binary));
+  await writeIfChanged(join(repo.layout.public, KEY_FILE_ARMORED), Buffer.from(signing.armored));
   if (settings.url === undefined) return;
   for (const suite of repo.catalog.suites()) {
-    const text = await sourcesEntry(repo, suite, { url: settings.url });
+    const text = formatEntry(suite, settings.url, signing.armored);
     await writeIfChanged(join(repo.layout.public, `${suite.name}.sources`), Buffer.from(text));
+  }
+}
+
+/** Pages are for people: what clients need is there already, so that their failure is no failure of the publish. */
+async function refreshPages(repo: RepoHandle, signing: Signing, force: boolean | undefined): Promise<void> {
+  const { updatePages } = await import('./pages.ts');
+  const sources = async (suite: SuiteSettings, url: string) => formatEntry(suite, url, signing.armored);
+  const options = { force, sources };
+  try {
+    await updatePages(repo, options);
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    repo.context.log.warn(`the pages were not written: ${error.message}`);
   }
 }
 
@@ -204,12 +237,6 @@ async function writeIfChanged(path: string, content: Buffer): Promise<void> {
     if (errnoOf(error) !== 'ENOENT') throw error;
   }
   await writeFileAtomic(path, content, { mode: 0o644 });
-}
-
-/** The public keys that sign, armored. */
-async function publicKeys(repo: RepoHandle, settings: RepositorySettings): Promise<string> {
-  const keys = settings.keys.length > 0 ? settings.keys : [(await repo.keys.find()).fingerprint];
-  return (await Promise.all(keys.map((key) => repo.keys.exportArmored(key)))).join('');
 }
 
 export interface SourcesOptions {
@@ -228,6 +255,12 @@ export async function sourcesEntry(repo: RepoHandle, suite: SuiteSettings, optio
       hint: 'name it: --url https://apt.example.org/',
     });
   }
+  const keys = signingKeys(settings);
+  const names = keys.length > 0 ? keys : [await resolveKey(repo, undefined)];
+  return formatEntry(suite, url, options.signedBy ?? (await openSigning(repo, names)).armored);
+}
+
+function formatEntry(suite: SuiteSettings, url: string, signedBy: string): string {
   return formatSource({
     types: ['deb'],
     uris: [url],
@@ -235,6 +268,6 @@ export async function sourcesEntry(repo: RepoHandle, suite: SuiteSettings, optio
     components: suite.components,
     // apt fetches every architecture named here, so that several would burden each client with all of them
     ...(suite.architectures.length === 1 ? { architectures: suite.architectures } : {}),
-    signedBy: options.signedBy ?? (await publicKeys(repo, settings)),
+    signedBy,
   });
 }

@@ -4,10 +4,12 @@ import { join, resolve } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { UserError } from '../core/errors.ts';
 import { explainWriteError } from '../core/files.ts';
+import type { BinaryPackage } from '../deb/package.ts';
 import type { AddOptions, AddResult } from './add.ts';
 import { Catalog, type CountedChange, type Member } from './catalog.ts';
+import type { Attachment } from './detached.ts';
 import type { Garbage } from './gc.ts';
-import { factsOfMember, findSuite, lockWrite, type PackageFacts, type RepoHandle } from './handle.ts';
+import { factsOfMember, findSuite, lockPublish, lockWrite, type PackageFacts, type RepoHandle } from './handle.ts';
 import {
   type ChangeRequest,
   diffGenerations,
@@ -25,6 +27,7 @@ import type { TransferRequest, TransferResult, TransferVerb } from './promote.ts
 import type { PublishedSuite, PublishOptions, SourcesOptions } from './publish.ts';
 import type { PackageFilter } from './query.ts';
 import type { RetainRequest } from './retain.ts';
+import type { KeyStatus } from './rotation.ts';
 import {
   checkRepository,
   checkSuite,
@@ -198,6 +201,37 @@ export class Repo implements Disposable {
     return publishSuites(this.#handle, suites, options);
   }
 
+  /** Which keys sign, which of them will go and when. */
+  async keyStatus(): Promise<KeyStatus[]> {
+    const { keyStatus } = await import('./rotation.ts');
+    return keyStatus(this.#handle);
+  }
+
+  /** From the next publish on this key signs too, and alone once `overlapDays` are over. */
+  async rotateKey(key: string, overlapDays: number): Promise<RepositorySettings> {
+    const { planRotation } = await import('./rotation.ts');
+    using _ = await lockPublish(this.#handle);
+    return planRotation(this.#handle, key, overlapDays);
+  }
+
+  /** Builds the package that brings the public keys to clients. */
+  async keyringDeb(folder: string): Promise<BinaryPackage> {
+    const { buildKeyringDeb } = await import('./rotation.ts');
+    return buildKeyringDeb(this.#handle, folder);
+  }
+
+  /** Writes what somebody else is to sign. @returns the path of the text */
+  async writeUnsigned(suite: string): Promise<string> {
+    const { writeUnsigned } = await import('./detached.ts');
+    return writeUnsigned(this.#handle, suite);
+  }
+
+  /** Publishes what somebody else has signed. @returns the id of the generation */
+  async attachSignature(suite: string, attachment: Attachment): Promise<string> {
+    const { attachSignature } = await import('./detached.ts');
+    return attachSignature(this.#handle, suite, attachment);
+  }
+
   /** The deb822 `.sources` entry of a suite; default: the first. */
   async sources(suiteName?: string, options: SourcesOptions = {}): Promise<string> {
     const suite = suiteName === undefined ? this.suites()[0]! : findSuite(this.#handle, suiteName);
@@ -207,15 +241,16 @@ export class Repo implements Disposable {
 }
 
 async function initialSettings(context: Context, request: InitRequest): Promise<RepositorySettings> {
-  const keys = new KeyStore(context);
-  const fingerprints: string[] = [];
-  for (const key of request.keys ?? []) fingerprints.push((await keys.find(key)).fingerprint);
+  const store = new KeyStore(context);
+  const keys: string[] = [];
+  for (const key of request.keys ?? [])
+    keys.push(/^(?:gpg|command):/.test(key) ? key : (await store.find(key)).fingerprint);
   return checkRepository({
     origin: request.origin,
     label: request.label,
     description: request.description,
     url: request.url,
-    keys: fingerprints,
+    keys,
     validDays: request.validDays ?? DEFAULT_VALID_DAYS,
     keepDays: DEFAULT_KEEP_DAYS,
     keepGenerations: DEFAULT_KEEP_GENERATIONS,

@@ -15,8 +15,12 @@ export interface RepositorySettings {
   readonly description?: string | undefined;
   /** Where clients find the repository, with a slash at its end. */
   readonly url?: string | undefined;
-  /** Fingerprints of the keys that sign together; empty: the only key in the store. */
+  /** The keys that sign together (see signing.ts for how they are named); empty: the only key in the store. */
   readonly keys: readonly string[];
+  /** A planned change of keys: until `at` these sign too, from then on alone. */
+  readonly rotation?: { readonly keys: readonly string[]; readonly at: string } | undefined;
+  /** When the keys that clients need last changed (ISO 8601): the version of the keyring package. */
+  readonly keysSince?: string | undefined;
   /** Days from Date to Valid-Until; 0 leaves Valid-Until out. */
   readonly validDays: number;
   /** Generations and by-hash objects live at least this many days after they were replaced ... */
