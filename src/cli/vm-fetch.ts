@@ -4,7 +4,8 @@ import { type Command, Option } from 'commander';
 import { UsageError } from '../core/errors.ts';
 import { formatBytes } from '../core/log.ts';
 import type { BaseRequest } from '../vm/base.ts';
-import type { CommandContext, Output } from './command.ts';
+import type { Digests } from '../vm/fetch-verify.ts';
+import type { Cli, CommandContext, Output } from './command.ts';
 
 export interface BuildFlags extends Partial<BaseRequest> {
   /** `qcow2:FILE`, `raw:FILE`, `lv:VG/NAME`, `dev:/dev/X` */
@@ -61,4 +62,48 @@ export async function buildToTarget(
 function hostName(value: string): string {
   if (/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(value)) return value;
   throw new UsageError(`'${value}' is no host name`, { hint: 'use lower case letters, digits and -' });
+}
+
+interface FetchFlags {
+  readonly name?: string;
+  readonly suite?: string;
+  readonly md5?: string;
+  readonly sha256?: string;
+  readonly sha512?: string;
+  readonly imageMd5?: string;
+  readonly imageSha256?: string;
+  readonly imageSha512?: string;
+  readonly signature?: string;
+}
+
+/** Adds `fetch` to `vm base`. */
+export function addBaseFetch(base: Command, cli: Cli): void {
+  base
+    .command('fetch <source>')
+    .description('make a base of an image from elsewhere: URL, file or block device; gz, xz, zst, raw or qcow2')
+    .option('--name <base>', 'its id; default: from the name of the file')
+    .option('--suite <codename>', 'what is in it, so that machines can ask for it by suite')
+    .option('--md5 <hex>', 'of what is downloaded')
+    .option('--sha256 <hex>', 'of what is downloaded')
+    .option('--sha512 <hex>', 'of what is downloaded')
+    .option('--image-md5 <hex>', 'of the image after unpacking')
+    .option('--image-sha256 <hex>', 'of the image after unpacking')
+    .option('--image-sha512 <hex>', 'of the image after unpacking')
+    .option('--signature <keyring>', 'keys of the publisher, whose signature must lie beside the image')
+    .action(
+      cli.action(async (cx, source: string, flags: FetchFlags) => {
+        const { fetchBase } = await import('../vm/fetch-base.ts');
+        const { name, suite, signature: keyring } = flags;
+        const digests = given({ md5: flags.md5, sha256: flags.sha256, sha512: flags.sha512 });
+        const { imageMd5: md5, imageSha256: sha256, imageSha512: sha512 } = flags;
+        const imageDigests = given({ md5, sha256, sha512 });
+        const made = await fetchBase(cx, { source, cwd: cx.cwd, name, suite, keyring, digests, imageDigests });
+        const done = made.reused ? 'there already' : 'made';
+        return { data: made, text: `${done}: ${made.id} (${formatBytes(made.virtualSize)}, from ${made.source})` };
+      }),
+    );
+}
+
+function given(digests: Readonly<Record<keyof Digests, string | undefined>>): Digests {
+  return Object.fromEntries(Object.entries(digests).filter(([, value]) => value !== undefined));
 }

@@ -8,7 +8,7 @@ import type { MachineOptions, MachineStatus } from '../vm/machine.ts';
 import type { Forward } from '../vm/qemu.ts';
 import type { StartOptions, StopMeans } from '../vm/vm.ts';
 import { type Cli, type CommandContext, type Output, table } from './command.ts';
-import { addBuildOptions, type BuildFlags, buildRequest, buildToTarget } from './vm-fetch.ts';
+import { addBaseFetch, addBuildOptions, type BuildFlags, buildRequest, buildToTarget } from './vm-fetch.ts';
 import { addBridgeOptions, addVmNetCommands, type BridgeFlags, networkChoice } from './vm-net.ts';
 import { addVmTestCommand } from './vm-test.ts';
 
@@ -33,6 +33,7 @@ export function addSizeOptions(command: Command): Command {
 }
 
 function addBase(base: Command, cli: Cli): void {
+  addBaseFetch(base, cli);
   addBuildOptions(base.command('build'))
     .description('build a base image with mmdebstrap, once; a second call finds it')
     .option('--suite <codename>', 'default: suite of buildkit.yaml')
@@ -86,6 +87,7 @@ function addBase(base: Command, cli: Cli): void {
 }
 
 function describeBase(base: Base): string {
+  if (base.source !== undefined) return `from ${base.source}, ${base.suite || 'unknown suite'} ${base.architecture}`;
   const { suite, architecture, kernelRelease, created } = base;
   return `${suite} ${architecture}, Linux ${kernelRelease}, ${formatBytes(base.size)}, built ${created.slice(0, 16)}Z`;
 }

@@ -55,7 +55,11 @@ type Memory = z.infer<typeof memorySchema>;
  * Settles `auto` for a kernel, from memory when this boot has tried it before; says what was found.
  * @throws UserError `kvm-unavailable` when `kvm` is demanded and cannot be opened
  */
-export async function chooseAccel(context: Context, wanted: WantedAccel, kernel: ProbedKernel): Promise<AccelChoice> {
+export async function chooseAccel(
+  context: Context,
+  wanted: WantedAccel,
+  image: { readonly kernel: string | undefined; readonly architecture: string },
+): Promise<AccelChoice> {
   if (wanted === 'tcg') return { accel: 'tcg', reason: 'asked for' };
   const denied = await whyNoDevice();
   if (wanted === 'kvm') {
@@ -65,6 +69,8 @@ export async function chooseAccel(context: Context, wanted: WantedAccel, kernel:
     });
   }
   if (denied !== undefined) return tell(context, { accel: 'tcg', reason: denied });
+  if (image.kernel === undefined) return tell(context, (await knownAccel(context)) ?? UNTRIED);
+  const kernel = { ...image, kernel: image.kernel };
   const key = await kernelKey(kernel);
   const bootId = await readBootId();
   const memory = await readMemory(context, bootId);
@@ -74,6 +80,13 @@ export async function chooseAccel(context: Context, wanted: WantedAccel, kernel:
   await remember(context, { bootId, verdicts: { ...memory.verdicts, [key]: verdict } });
   return tell(context, choiceOf(verdict, 'tried just now'));
 }
+
+/** An image that boots by itself has no kernel apart to try. */
+const UNTRIED: AccelChoice = {
+  accel: 'tcg',
+  reason:
+    'nothing was tried yet: no machine of a built base was started since this one booted (or force it: --accel kvm)',
+};
 
 function choiceOf(verdict: Verdict, when: string): AccelChoice {
   const reason = `${verdict.reason} (${when})`;

@@ -55,6 +55,10 @@ export interface Base {
   /** ISO 8601. */
   readonly created: string;
   readonly logFile: string;
+  /** By its own loader, seeded by NoCloud: an image from elsewhere. Otherwise by `kernel` and `initrd`. */
+  readonly bootsItself: boolean;
+  /** Where an image from elsewhere came from. */
+  readonly source: string | undefined;
   /** An earlier run made it. */
   readonly reused: boolean;
 }
@@ -98,6 +102,14 @@ const recordSchema = z.object({
   /** Of the disk file when its digest was taken: what has not changed need not be read again. */
   stamp: z.object({ size: z.number(), mtimeMs: z.number() }),
   created: z.string(),
+  /** Of an image from elsewhere. */
+  source: z
+    .object({
+      from: z.string(),
+      /** The user's own file or device, over which the disk is a thin layer. */
+      inPlace: z.object({ path: z.string(), sha256: z.string(), size: z.number(), mtimeMs: z.number() }).optional(),
+    })
+    .optional(),
 });
 type BaseRecord = z.infer<typeof recordSchema>;
 
@@ -359,6 +371,66 @@ async function removeTree(context: Context, path: string): Promise<void> {
   }
 }
 
+/** What an image from elsewhere is, once its disk lies in the scratch folder. */
+export interface AdoptedBase {
+  readonly suite: string;
+  readonly architecture: string;
+  readonly virtualSize: number;
+  readonly inPlace: { readonly path: string; readonly sha256: string } | undefined;
+}
+
+/**
+ * Makes a base of a disk that `body` puts at `SCRATCH/disk.qcow2`.
+ * @throws UserError `base-exists` when `id` is another base
+ */
+export async function adoptBase(
+  context: Context,
+  id: string,
+  from: string,
+  body: (scratch: string) => Promise<AdoptedBase>,
+): Promise<Base> {
+  using _lock = await lockBases(context, 'the making of a base image', BUILD_TIMEOUT_MS);
+  await removeLeftovers(context);
+  const dir = join(basesDir(context), id);
+  const there = (await listBases(context)).find((base) => base.id === id);
+  if (there?.source === from) return there;
+  if (there || (await exists(dir))) {
+    throw new UserError(
+      'base-exists',
+      `there is a base '${id}' already${there?.source ? ` (from ${there.source})` : ''}`,
+      {
+        hint: `choose another name with --name, or remove it: buildkit vm base remove ${id}`,
+      },
+    );
+  }
+  const scratch = join(basesDir(context), `${BUILDING}${randomUUID()}`);
+  await mkdir(scratch, { recursive: true });
+  try {
+    const { inPlace, ...made } = await body(scratch);
+    const disk = join(scratch, 'disk.qcow2');
+    await chmod(disk, 0o444);
+    const { mtimeMs, size } = await stat(disk);
+    const unknown = { recipe: '', packages: [], kernelRelease: '', rootUuid: '' };
+    const source = { from, ...(inPlace ? { inPlace: { ...inPlace, ...(await stampOf(inPlace.path)) } } : {}) };
+    const record: BaseRecord = {
+      ...{ format: 1, id, ...made, ...unknown, source, stamp: { size, mtimeMs } },
+      sha256: await digestFile(disk, 'sha256'),
+      created: context.now().toISOString(),
+    };
+    await writeFileAtomic(join(scratch, 'base.json'), `${JSON.stringify(record, undefined, 2)}\n`);
+    await rename(scratch, dir);
+    await syncFolder(basesDir(context));
+    return toBase(dir, record, size, false);
+  } finally {
+    await removeTree(context, scratch);
+  }
+}
+
+async function stampOf(path: string): Promise<{ size: number; mtimeMs: number }> {
+  const { size, mtimeMs } = await stat(path);
+  return { size, mtimeMs };
+}
+
 interface ListedBase extends Base {
   /** Digest of the recipe. */
   readonly recipe: string;
@@ -409,6 +481,8 @@ function toBase(dir: string, record: BaseRecord, size: number, reused: boolean):
     kernel: join(dir, 'vmlinuz'),
     initrd: join(dir, 'initrd.img'),
     logFile: join(dir, 'build.log'),
+    bootsItself: record.source !== undefined,
+    source: record.source?.from,
   };
 }
 
@@ -450,11 +524,24 @@ export async function verifyBase(context: Context, id: string, sha256: string): 
   const { size, mtimeMs } = await stat(base.disk);
   const touched = record?.stamp.size !== size || record.stamp.mtimeMs !== mtimeMs;
   const found = touched ? await digestFile(base.disk, 'sha256') : base.sha256;
-  if (found === sha256) return base;
+  if (found === sha256 && (await isUnchanged(record?.source?.inPlace))) return base;
   throw new UserError('base-changed', `base image '${id}' is not the one that this machine's disk was made for`, {
     file: base.disk,
     hint: 'its disk would read as garbage: destroy the machine and create it anew',
   });
+}
+
+/** The user's own file below a thin layer; a device keeps no date of its last change, so it is read. */
+async function isUnchanged(
+  below: { path: string; sha256: string; size: number; mtimeMs: number } | undefined,
+): Promise<boolean> {
+  if (below === undefined) return true;
+  const now = await stat(below.path).catch((error: unknown) => {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  });
+  if (now?.isFile() && now.size === below.size && now.mtimeMs === below.mtimeMs) return true;
+  return now !== undefined && (await digestFile(below.path, 'sha256')) === below.sha256;
 }
 
 /**

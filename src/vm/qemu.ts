@@ -31,9 +31,12 @@ export interface QemuPlan {
   readonly memoryMiB: number;
   readonly cpus: number;
   readonly nets: readonly QemuNet[];
-  readonly kernel: string;
-  readonly initrd: string;
-  readonly kernelParameters: readonly string[];
+  /** undefined: the disk boots by itself. */
+  readonly boot:
+    | { readonly kernel: string; readonly initrd: string; readonly parameters: readonly string[] }
+    | undefined;
+  /** A NoCloud seed lies in the machine's folder. */
+  readonly seeded: boolean;
   /** Run apart from the program that starts it. */
   readonly detached: boolean;
   /** Writes to the disk may be lost when this machine loses power: right for what is thrown away. */
@@ -52,6 +55,7 @@ export const MACHINE_FILES = {
   qmpSocket: 'qmp.sock',
   pid: 'pid',
   settings: 'settings',
+  seed: 'seed.iso',
 } as const;
 
 /** The user network of QEMU: addresses that never change (qemu-system(1), -netdev user). */
@@ -102,11 +106,21 @@ export function qemuArgs(plan: QemuPlan): string[] {
     ...['-device', 'virtio-blk-pci,drive=disk,serial=root'],
     ...plan.nets.flatMap(netArgs),
     ...['-smbios', `type=11,path=${files.settings}`],
-    ...['-kernel', option(plan.kernel), '-initrd', option(plan.initrd), '-append', plan.kernelParameters.join(' ')],
+    ...(plan.seeded ? seedArgs() : []),
+    ...(plan.boot ? bootArgs(plan.boot) : []),
     ...(plan.snapshot ? ['-snapshot'] : []),
     ...(plan.detached ? ['-daemonize'] : []),
     ...plan.extra,
   ];
+}
+
+function bootArgs({ kernel, initrd, parameters }: NonNullable<QemuPlan['boot']>): string[] {
+  return ['-kernel', option(kernel), '-initrd', option(initrd), '-append', parameters.join(' ')];
+}
+
+function seedArgs(): string[] {
+  const drive = `if=none,id=seed,file=${MACHINE_FILES.seed},format=raw,readonly=on`;
+  return ['-drive', drive, '-device', 'virtio-blk-pci,drive=seed,serial=seed'];
 }
 
 function netArgs(net: QemuNet, index: number): string[] {

@@ -195,6 +195,10 @@ export interface SeedRequest {
   readonly hostname: string;
   /** Lines for authorized_keys of root and of the image's own user. */
   readonly authorizedKeys: readonly string[];
+  /** Of the machine: it keeps the one that buildkit knows it by. */
+  readonly hostKey?: { readonly privateKey: string; readonly publicKey: string } | undefined;
+  /** Lines for /etc/hosts. */
+  readonly hosts?: readonly string[] | undefined;
   /** Fixed addresses; DHCP when empty. */
   readonly nets: readonly {
     readonly mac: string;
@@ -215,6 +219,21 @@ export function seedFiles(request: SeedRequest): SeedFile[] {
     disable_root: false,
     ssh_pwauth: false,
     ssh_authorized_keys: request.authorizedKeys,
+    ...(request.hostKey === undefined
+      ? {}
+      : { ssh_keys: { ed25519_private: request.hostKey.privateKey, ed25519_public: request.hostKey.publicKey } }),
+    ...(request.hosts === undefined
+      ? {}
+      : {
+          bootcmd: request.hosts.map((line) => [
+            'cloud-init-per',
+            'instance',
+            'hosts',
+            'sh',
+            '-c',
+            `echo '${line}' >>/etc/hosts`,
+          ]),
+        }),
     users: ['default', { name: 'root', lock_passwd: true, ssh_authorized_keys: request.authorizedKeys }],
   };
   const fixed = request.nets.map(({ mac, address, gateway, dns }) => ({

@@ -42,6 +42,7 @@ import type { NetworkSpec } from './net-spec.ts';
 import { signalProcess, waitUntil } from './process.ts';
 import { type Forward, isPortTaken, MACHINE_FILES, qemuArgs, qemuProgram, USER_NET, userNet } from './qemu.ts';
 import { Qmp } from './qmp.ts';
+import { seedImage } from './seed.ts';
 import { type ExecOptions, type ExecResult, Ssh, type SshTarget } from './ssh.ts';
 import { DEFAULT_LIMITS, type WaitLimits, waitUntilReady } from './wait.ts';
 
@@ -293,18 +294,23 @@ async function bringUp(context: Context, record: MachineRecord, options: StartOp
   const { name } = record;
   const dir = machineDir(context, name);
   const base = await verifyBase(context, record.base.id, record.base.sha256);
-  const choice = await chooseAccel(context, options.accel ?? record.accel, base);
+  const choice = await chooseAccel(context, options.accel ?? record.accel, {
+    architecture: base.architecture,
+    kernel: base.bootsItself ? undefined : base.kernel,
+  });
   const key = await userKey(context);
   const hostKey = await readKey(join(dir, 'hostkey'));
   const seat = await takeSeat(context, record, options);
-  const settings = oemString({
-    hostname: name,
-    authorizedKeys: [key.publicKey],
-    hostKey: hostKey.privateKey,
-    nets: [seat ? await seatNet(seat) : userNet(record.mac)],
-    hosts: [`${seat?.gateway ?? USER_NET.gateway} host.buildkit`],
+  const nets = [seat ? await seatNet(seat) : userNet(record.mac)];
+  const hosts = [`${seat?.gateway ?? USER_NET.gateway} host.buildkit`];
+  const settings = { hostname: name, authorizedKeys: [key.publicKey], nets, hosts };
+  await writeFile(join(dir, MACHINE_FILES.settings), oemString({ ...settings, hostKey: hostKey.privateKey }), {
+    mode: 0o600,
   });
-  await writeFile(join(dir, MACHINE_FILES.settings), settings, { mode: 0o600 });
+  if (base.bootsItself) {
+    const seed = seedImage({ ...settings, instanceId: record.uuid, hostKey }, new Date(record.created));
+    await writeFile(join(dir, MACHINE_FILES.seed), seed, { mode: 0o600 });
+  }
   await startConsoleLog(dir);
   const began = performance.now();
   return context.log.step(`Boot machine '${name}' (${choice.accel})`, async () => {
@@ -317,7 +323,7 @@ async function bringUp(context: Context, record: MachineRecord, options: StartOp
       const target = await makeTarget(context, record, { host: sshHost, port: sshPort }, key.privateKey);
       using console = new ConsoleWatch(join(dir, MACHINE_FILES.console)).start();
       await using qmp = await connectQmp(join(dir, MACHINE_FILES.qmpSocket), started.qemu, 20_000, context.signal);
-      const patient = { name, command: started.command, console, qmp, target, tellsReady: true };
+      const patient = { name, command: started.command, console, qmp, target, tellsReady: !base.bootsItself };
       const ssh = await waitUntilReady(context, patient, { ...DEFAULT_LIMITS, ...definedOnly(options.limits ?? {}) });
       const bootMs = performance.now() - began;
       context.log.detail(`machine '${name}' is ready after ${formatDuration(bootMs)}, ssh on ${sshHost}:${sshPort}`);
@@ -424,13 +430,8 @@ async function startQemu(
           ? { kind: 'tap', mac: seat.mac, tap: seat.tap }
           : { kind: 'user', mac: record.mac, forwards: [ssh, ...(options.forwards ?? [])] },
       ],
-      kernel: base.kernel,
-      initrd: base.initrd,
-      kernelParameters: [
-        `root=UUID=${base.rootUuid}`,
-        ...['rw', 'console=ttyS0', 'quiet'],
-        ...(options.kernelParameters ?? []),
-      ],
+      boot: base.bootsItself ? undefined : { ...base, parameters: kernelParameters(base, options) },
+      seeded: base.bootsItself,
       detached,
       unsafeCache: record.owner !== undefined,
       snapshot: options.snapshot ?? false,
@@ -450,6 +451,10 @@ async function startQemu(
       if (!raced || tries === PORT_TRIES) throw error;
     }
   }
+}
+
+function kernelParameters(base: Base, options: StartOptions): string[] {
+  return [`root=UUID=${base.rootUuid}`, 'rw', 'console=ttyS0', 'quiet', ...(options.kernelParameters ?? [])];
 }
 
 /** A child that fails at once (a port in use, an unknown option) does so within this time. */

@@ -41,7 +41,7 @@ export async function waitUntilReady(context: Context, patient: Patient, limits:
   const rung = <T>(what: string, limitMs: number, body: (signal: AbortSignal) => Promise<T>) =>
     climb(context, patient, lost.promise, what, limitMs, body);
   await rung('sshd of the guest', limits.sshMs, (signal) => waitForSshUp(patient, signal));
-  const ssh = await rung('a login by ssh', limits.loginMs, (signal) => login(patient.target, signal));
+  const ssh = await rung('a login by ssh', limits.loginMs, (signal) => login(patient, signal));
   try {
     await rung('systemctl is-system-running', limits.systemMs, () => systemSettled(context, patient, ssh));
     return ssh;
@@ -147,15 +147,18 @@ function waitForSshUp({ console, tellsReady }: Patient, signal: AbortSignal): Pr
   });
 }
 
-/** QEMU accepts connections before the guest does, so a failed try means nothing; a refused key never gets better. */
-async function login(target: SshTarget, signal: AbortSignal): Promise<Ssh> {
+/**
+ * QEMU accepts connections before the guest does, so a failed try means nothing. A refused key never gets better, but where
+ * cloud-init is yet to put it in place, and host keys too.
+ */
+async function login({ target, tellsReady }: Patient, signal: AbortSignal): Promise<Ssh> {
   for (let pause = 100; ; pause = Math.min(pause * 2, 2000)) {
     try {
       return await Ssh.connect(target, 30_000, signal);
     } catch (error) {
       signal.throwIfAborted();
-      if ((error as { level?: string }).level === 'client-authentication') throw error;
-      if (/Host denied|verification/.test((error as Error).message)) throw error;
+      if (tellsReady && (error as { level?: string }).level === 'client-authentication') throw error;
+      if (tellsReady && /Host denied|verification/.test((error as Error).message)) throw error;
     }
     await sleep(pause, undefined, { signal });
   }

@@ -15,9 +15,8 @@ const plan: QemuPlan = {
       forwards: [{ protocol: 'tcp', address: '127.0.0.1', hostPort: 2222, guestPort: 22 }],
     },
   ],
-  kernel: '/bases/b/vmlinuz',
-  initrd: '/bases/b/initrd.img',
-  kernelParameters: ['root=UUID=x', 'rw'],
+  boot: { kernel: '/bases/b/vmlinuz', initrd: '/bases/b/initrd.img', parameters: ['root=UUID=x', 'rw'] },
+  seeded: false,
   detached: false,
   unsafeCache: true,
   snapshot: false,
@@ -59,8 +58,14 @@ describe('qemuArgs', () => {
   });
 
   it('doubles commas, which QEMU takes for the end of a value', () => {
-    const args = qemuArgs({ ...plan, kernel: '/a,b/vmlinuz' });
+    const args = qemuArgs({ ...plan, boot: { kernel: '/a,b/vmlinuz', initrd: 'i', parameters: [] } });
     expect(values(args, '-kernel')).toEqual(['/a,,b/vmlinuz']);
+  });
+
+  it('lets an image from elsewhere boot by itself, with its seed beside it', () => {
+    const args = qemuArgs({ ...plan, boot: undefined, seeded: true });
+    expect(values(args, '-kernel')).toEqual([]);
+    expect(values(args, '-drive').at(-1)).toBe('if=none,id=seed,file=seed.iso,format=raw,readonly=on');
   });
 
   it('puts a tap and the extra words in', () => {
