@@ -1,5 +1,6 @@
 /** The schema of `buildkit.yaml`: every key, its meaning and its default. Sections are owned by the folder of their name. */
 import { z } from 'zod';
+import { manifestSchema } from '../pkg/manifest/schema.ts';
 
 const duration = z
   .string()
@@ -45,6 +46,14 @@ const pkg = z.strictObject({
     .record(z.string(), z.array(z.string()))
     .default({})
     .describe('built package to further relations, as in Depends'),
+  npm: z
+    .enum(['bundle', 'packages'])
+    .default('bundle')
+    .describe('npm trees: whole in one package, or a package for each'),
+  'allow-scripts': z
+    .array(z.string())
+    .default([])
+    .describe('npm packages, NAME or NAME@VERSION, whose install scripts may run'),
   mirror: z.url().optional().describe('where to read what the suite has, if this machine does not follow it'),
 });
 
@@ -153,6 +162,7 @@ export const configSchema = z.strictObject({
   suite: z.string().default('bookworm').describe('codename of the Debian release to build for'),
   packages: z.array(z.string()).min(1).default(['.']).describe('folders or requirements that release run builds'),
   pkg: pkg.prefault({}).describe('how .deb files are built'),
+  package: manifestSchema.optional().describe('a package said in full, built from this folder'),
   key: key.prefault({}).describe('the signing key'),
   repo: repo.prefault({}).describe('the apt repository'),
   vm: vm.prefault({}).describe('test machines'),
