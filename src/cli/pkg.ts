@@ -12,6 +12,7 @@ interface BuildOptions {
   readonly out?: string;
   readonly arch?: string;
   readonly packagingVersion?: string;
+  readonly upstreamVersion?: string;
   readonly maintainer?: string;
   readonly compression?: BuildRequest['compression'];
   readonly refresh?: boolean;
@@ -64,6 +65,7 @@ function withPlanOptions(command: Command): Command {
     .option('--suite <codename>', 'Debian release to build for; default: suite in buildkit.yaml')
     .option('--arch <architecture>', 'Debian architecture to build for; default: that of this machine')
     .option('--packaging-version <version>', 'the Debian revision before the suite mark')
+    .option('--upstream-version <version>', "of a DEBIAN/ tree or package section; default: from git's tags")
     .addOption(
       new Option('--deps <mode>', 'what becomes of dependencies; default: pkg.deps in buildkit.yaml').choices([
         'auto',
@@ -94,6 +96,7 @@ async function buildRequest(
     outDir: options.out === undefined ? resolve(cx.workspaceDir, pkg.out) : resolve(cx.cwd, options.out),
     architecture: options.arch,
     packagingVersion: options.packagingVersion ?? pkg['packaging-version'],
+    upstreamVersion: options.upstreamVersion,
     maintainer: options.maintainer ?? pkg.maintainer,
     compression: options.compression ?? pkg.compression,
     refresh: options.refresh,

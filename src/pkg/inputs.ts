@@ -1,82 +1,86 @@
 /**
- * What the user asked for: folders with a project, wheel files, requirements of the Python Package Index.
+ * What the user asked for: folders of every kind, wheel files, requirements of the Python Package Index and files of them.
  *
  * Secret: how one word is told from the other.
  */
 import { stat } from 'node:fs/promises';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { UserError } from '../core/errors.ts';
-import { digestFile } from '../core/files.ts';
-import { isPythonProject, type PythonProject, readProject } from './python/project.ts';
+import { digestFile, exists } from '../core/files.ts';
+import { readManifest } from './manifest/builder.ts';
+import type { Manifest } from './manifest/schema.ts';
+import type { NodeInput } from './node/builder.ts';
+import type { PythonInputs } from './python/builder.ts';
+import { isPythonProject, readProject } from './python/project.ts';
 import { normaliseName, parseRequirement, RequirementError } from './python/requirement.ts';
 import { parseWheelName } from './python/wheel.ts';
-
-export interface WheelInput {
-  readonly path: string;
-  readonly sha256: string;
-}
+import { isTree } from './tree/builder.ts';
 
 export interface Inputs {
-  readonly projects: readonly PythonProject[];
-  readonly wheels: readonly WheelInput[];
-  /** PEP 508. */
-  readonly requirements: readonly string[];
-  /** Extras asked of folders and wheels: by path of the folder or wheel. */
-  readonly extras: ReadonlyMap<string, readonly string[]>;
-  /** All extras asked for, by normalised name, once the wheels of the projects (in their order) are known. */
-  askedExtras(projectWheels: readonly string[]): ReadonlyMap<string, readonly string[]>;
+  /** Folders with DEBIAN/. */
+  readonly trees: readonly string[];
+  /** Folders whose buildkit.yaml has a package section. */
+  readonly manifests: readonly { readonly folder: string; readonly manifest: Manifest }[];
+  /** undefined: nothing of it was asked for. */
+  readonly python: PythonInputs | undefined;
+  readonly node: readonly NodeInput[];
 }
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] extends readonly (infer E)[] ? E[] : T[K] };
 
 /**
  * @throws UserError `input-not-found`, `input-unknown`
  */
 export async function readInputs(words: readonly string[], cwd: string): Promise<Inputs> {
-  const projects: PythonProject[] = [];
-  const wheels: WheelInput[] = [];
-  const requirements: string[] = [];
-  const extras = new Map<string, string[]>();
+  const python: Mutable<PythonInputs> = {
+    projects: [],
+    wheels: [],
+    requirements: [],
+    requirementFiles: [],
+    constraints: [],
+  };
+  const trees: string[] = [];
+  const node: NodeInput[] = [];
+  const manifests: { folder: string; manifest: Manifest }[] = [];
   for (const word of words) {
     const [, pathWord = '', extraWords] = /^(.*?)(?:\[([\w.,\s-]*)\])?$/.exec(word)!;
     const path = resolve(cwd, pathWord);
+    const extras = extraWords === undefined ? [] : extraWords.split(',').map((one) => normaliseName(one.trim()));
     const kind = await stat(path).catch(() => undefined);
-    const wantsPath = /^\.{0,2}\/|^\.{1,2}$|\/$|\.whl$/.test(pathWord);
-    if (extraWords !== undefined && (kind?.isDirectory() || path.endsWith('.whl'))) {
-      extras.set(
-        path,
-        extraWords.split(',').map((one) => normaliseName(one.trim())),
-      );
-    }
-    if (kind?.isDirectory() && (wantsPath || (await isPythonProject(path)))) {
-      if (!(await isPythonProject(path))) throw unknownFolder(word);
-      projects.push(await readProject(path));
-    } else if (kind?.isFile() && path.endsWith('.whl')) {
+    const wantsPath = /^\.{0,2}\/|^\.{1,2}$|\/$|\.(whl|txt|lock|tgz)$/.test(pathWord);
+    const manifest = kind?.isDirectory() ? await readManifest(path) : undefined;
+    if (manifest) manifests.push({ folder: path, manifest });
+    else if (kind?.isDirectory() && (await isTree(path))) trees.push(path);
+    else if (kind?.isDirectory() && (await isPythonProject(path))) {
+      python.projects.push({ project: await readProject(path), extras });
+    } else if (kind?.isDirectory() && (await isNodeProject(path))) node.push({ kind: 'project', folder: path });
+    else if (kind?.isDirectory() && wantsPath) throw unknownFolder(word);
+    else if (kind?.isFile() && /\.t(ar\.)?gz$/.test(path)) node.push({ kind: 'package', spec: path });
+    else if (word.startsWith('npm:')) node.push({ kind: 'package', spec: word.slice('npm:'.length) });
+    else if (kind?.isFile() && path.endsWith('.whl')) {
       parseWheelName(path);
-      wheels.push({ path, sha256: await digestFile(path, 'sha256') });
+      python.wheels.push({ path, sha256: await digestFile(path, 'sha256'), extras });
+    } else if (kind?.isFile() && path.endsWith('.txt')) {
+      python.requirementFiles.push(path);
     } else if (wantsPath) {
-      throw new UserError('input-not-found', `there is no '${word}'`, {
-        hint: 'give a folder with a pyproject.toml, or a requirement',
+      throw new UserError('input-not-found', kind ? `buildkit cannot build '${word}'` : `there is no '${word}'`, {
+        hint: 'give a folder with a pyproject.toml, a wheel, a requirements.txt, an npm tarball, or a requirement',
       });
     } else {
-      requirements.push(requirement(word));
+      python.requirements.push(requirement(word));
     }
   }
-  const askedExtras = (projectWheels: readonly string[]): Map<string, readonly string[]> => {
-    const asked = new Map<string, readonly string[]>();
-    const add = (name: string, more: readonly string[]) => {
-      asked.set(normaliseName(name), [...new Set([...(asked.get(normaliseName(name)) ?? []), ...more])]);
-    };
-    for (const line of requirements) add(parseRequirement(line).name, parseRequirement(line).extras);
-    for (const [index, project] of projects.entries())
-      add(parseWheelName(projectWheels[index]!).name, extras.get(project.folder) ?? []);
-    for (const wheel of wheels) add(parseWheelName(wheel.path).name, extras.get(wheel.path) ?? []);
-    return asked;
-  };
-  return { projects, wheels, requirements, extras, askedExtras };
+  const isEmpty = Object.values(python).every((list) => list.length === 0);
+  return { trees, manifests, node, python: isEmpty ? undefined : python };
+}
+
+async function isNodeProject(folder: string): Promise<boolean> {
+  return (await exists(join(folder, 'package.json'))) || (await exists(join(folder, 'package-lock.json')));
 }
 
 function unknownFolder(word: string): UserError {
   return new UserError('input-unknown', `'${word}' holds no project that buildkit can build`, {
-    hint: 'a Python project has a pyproject.toml or a setup.py',
+    hint: 'it needs a pyproject.toml, a setup.py, a package.json, a DEBIAN/control, or a package section in its buildkit.yaml',
   });
 }
 

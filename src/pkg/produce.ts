@@ -15,22 +15,7 @@ import type { Compression } from '../deb/compression.ts';
 import { formatParagraph, parseParagraph } from '../deb/control.ts';
 import { type BinaryPackage, debFileName } from '../deb/package.ts';
 import { cachedFiles, forget, keepFiles, keyOf, workFolder } from './cache.ts';
-import type { ClosurePackage } from './python/closure.ts';
-import { extraPackage, type PackageFacts, pythonPackage, wheelDate } from './python/package.ts';
-import { openWheel, type Wheel } from './python/wheel.ts';
-
-/** A day for wheels that name none; 2016-01-01 as flit has it. */
-const NO_DATE = 1_451_606_400;
-
-export interface Job {
-  readonly planned: ClosurePackage;
-  readonly facts: Omit<PackageFacts, 'sourceDateEpoch'>;
-  readonly compression: Compression;
-  /** As far as it is known without opening the wheel. */
-  readonly wheelSha256: string | undefined;
-  /** Seconds; undefined: the date of the wheel's newest file. */
-  readonly sourceDateEpoch: number | undefined;
-}
+import type { PackageJob } from './job.ts';
 
 export interface Built {
   readonly package: BinaryPackage;
@@ -45,36 +30,13 @@ interface Notes {
   readonly warnings: readonly string[];
 }
 
-/** @param vendored wheel files of what the package carries inside */
-export async function buildJob(
-  context: Context,
-  job: Job,
-  wheelPath: string,
-  vendored: readonly string[] = [],
-): Promise<Built> {
-  const wheelSha256 = job.wheelSha256 ?? (await digestFile(wheelPath, 'sha256'));
-  const { service, suite, ...facts } = job.facts;
-  const key = keyOf([
-    'deb',
-    wheelSha256,
-    basename(wheelPath),
-    facts,
-    suite.codename,
-    job.planned.extra ?? null,
-    job.compression,
-    job.sourceDateEpoch ?? null,
-    await Promise.all(vendored.map((path) => digestFile(path, 'sha256'))),
-    service === undefined ? null : { ...service, entries: service.entries.map(describeEntry) },
-  ]);
-  const cached = await readCached(context, key);
+/** Makes a package, or finds it made: the key says what went into it. */
+export async function buildJob(context: Context, job: PackageJob, compression: Compression): Promise<Built> {
+  const key = job.key === undefined ? undefined : keyOf(['deb', job.key, job.name, job.version, compression]);
+  const cached = key === undefined ? undefined : await readCached(context, key);
   if (cached) return cached;
-  context.log.detail(`build ${facts.name} ${facts.version}`);
-  return produce(context, job, wheelPath, vendored, key);
-}
-
-function describeEntry(entry: { readonly path: string; readonly mode: number; readonly source?: unknown }): unknown {
-  const source = entry.source as { readonly data?: Uint8Array | string } | undefined;
-  return [entry.path, entry.mode, Buffer.from(source?.data ?? '').toString('base64')];
+  context.log.detail(`build ${job.name} ${job.version}`);
+  return produce(context, job, compression, key);
 }
 
 async function readCached(context: Context, key: string): Promise<Built | undefined> {
@@ -93,51 +55,33 @@ async function readCached(context: Context, key: string): Promise<Built | undefi
 
 async function produce(
   context: Context,
-  job: Job,
-  wheelPath: string,
-  vendoredPaths: readonly string[],
-  key: string,
+  job: PackageJob,
+  compression: Compression,
+  key: string | undefined,
 ): Promise<Built> {
   await using scratch = await workFolder(context);
   const folder = join(scratch.path, 'deb');
   await mkdir(folder);
-  using wheels = await openWheels([wheelPath, ...vendoredPaths]);
-  const [wheel, ...vendored] = wheels.list as [Wheel, ...Wheel[]];
-  const sourceDateEpoch = job.sourceDateEpoch ?? wheelDate(wheel, NO_DATE);
-  const facts: PackageFacts = { ...job.facts, sourceDateEpoch };
-  const { extra } = job.planned;
-  const { spec, architecture, warnings } =
-    extra === undefined
-      ? await pythonPackage(wheel, facts, vendored)
-      : { spec: extraPackage(facts, wheel.metadata.name, extra), architecture: 'all', warnings: [] };
-  const path = join(folder, debFileName(facts.name, facts.version, architecture));
-  const {
-    path: _,
-    control,
-    ...digests
-  } = await writeDeb(context, path, spec, {
-    compression: job.compression,
-    sourceDateEpoch,
-  });
-  const paths = pathsOf(spec);
-  const notes: Notes = { package: { ...digests, control: formatParagraph(control) }, paths, warnings };
-  await writeFile(join(folder, 'notes.json'), JSON.stringify(notes));
-  const kept = await keepFiles(context, 'debs', key, folder);
-  return { package: { ...digests, control, path: kept.find((file) => file.endsWith('.deb'))! }, paths, warnings };
-}
-
-async function openWheels(paths: readonly string[]): Promise<{ readonly list: Wheel[] } & Disposable> {
-  const list: Wheel[] = [];
-  const close = () => {
-    for (const wheel of list) wheel[Symbol.dispose]();
-  };
+  const made = await job.make();
   try {
-    for (const path of paths) list.push(await openWheel(path));
-  } catch (error) {
-    close();
-    throw error;
+    const sourceDateEpoch = made.sourceDateEpoch ?? job.sourceDateEpoch;
+    if (sourceDateEpoch === undefined) throw new Error(`nothing says when '${job.name}' is from`);
+    const path = join(folder, debFileName(job.name, job.version, made.architecture));
+    const written = await writeDeb(context, path, made.spec, { compression, sourceDateEpoch });
+    const { path: _, control, ...digests } = written;
+    const paths = pathsOf(made.spec);
+    const notes: Notes = { package: { ...digests, control: formatParagraph(control) }, paths, warnings: made.warnings };
+    await writeFile(join(folder, 'notes.json'), JSON.stringify(notes));
+    // without a key known beforehand, the bytes themselves are the key
+    const kept = await keepFiles(context, 'debs', key ?? keyOf(['bytes', digests.sha256]), folder);
+    return {
+      package: { ...digests, control, path: kept.find((file) => file.endsWith('.deb'))! },
+      paths,
+      warnings: made.warnings,
+    };
+  } finally {
+    made[Symbol.dispose]?.();
   }
-  return { list, [Symbol.dispose]: close };
 }
 
 function pathsOf(spec: DebSpec): string[] {

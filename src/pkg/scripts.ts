@@ -16,6 +16,20 @@ export interface ScriptNeeds {
   readonly units: readonly string[];
   /** Folders that services made, absolute; gone at purge. */
   readonly stateDirs: readonly string[];
+  /** Names of files in sysusers.d and tmpfiles.d. */
+  readonly sysusers?: readonly string[];
+  readonly tmpfiles?: readonly string[];
+  readonly alternatives?: readonly Alternative[];
+  /** The package asks debconf questions. */
+  readonly debconf?: boolean;
+}
+
+/** update-alternatives(1) */
+export interface Alternative {
+  readonly name: string;
+  readonly link: string;
+  readonly path: string;
+  readonly priority: number;
 }
 
 const CONFIGURING =
@@ -23,16 +37,38 @@ const CONFIGURING =
 
 /** The scripts that a package needs, absent where there is nothing to do. */
 export function maintainerScripts(needs: ScriptNeeds): Partial<Record<MaintainerScript, string>> {
+  const scripts: Partial<Record<MaintainerScript, string>> = {};
+  for (const [name, body] of Object.entries(generatedParts(needs))) {
+    scripts[name as MaintainerScript] = `#!/bin/sh\nset -e\n\n${body}\nexit 0\n`;
+  }
+  return scripts;
+}
+
+/**
+ * A packager's own script with the generated part in it: at its line `#DEBHELPER#`, else before a last `exit 0`, else at its end.
+ */
+export function mergeScript(own: string, generated: string): string {
+  if (/^#DEBHELPER#$/m.test(own)) return own.replace(/^#DEBHELPER#$/m, () => generated.trimEnd());
+  const end = /\n(exit 0\s*)$/.exec(own);
+  return end ? `${own.slice(0, end.index + 1)}\n${generated}\n${end[1]}` : `${own.replace(/\n*$/, '\n')}\n${generated}`;
+}
+
+/** The bodies of the scripts, without interpreter line. */
+export function generatedParts(needs: ScriptNeeds): Partial<Record<'postinst' | 'prerm' | 'postrm', string>> {
   const parts: Record<'postinst' | 'prerm' | 'postrm', string[]> = { postinst: [], prerm: [], postrm: [] };
+  if (needs.debconf) addDebconf(parts);
+  if (needs.sysusers?.length) addSysusers(parts, needs.sysusers);
   if (needs.user !== undefined) addUser(parts, needs.user);
+  if (needs.tmpfiles?.length) addTmpfiles(parts, needs.tmpfiles);
+  for (const alternative of needs.alternatives ?? []) addAlternative(parts, alternative);
   if (needs.python !== 'none') addPython(parts, needs.packageName, needs.python);
   if (needs.units.length > 0) addUnits(parts, needs.units);
   addPurge(parts, needs);
-  const scripts: Partial<Record<MaintainerScript, string>> = {};
-  for (const [name, bodies] of Object.entries(parts)) {
-    if (bodies.length > 0) scripts[name as MaintainerScript] = `#!/bin/sh\nset -e\n\n${bodies.join('\n')}\nexit 0\n`;
-  }
-  return scripts;
+  return Object.fromEntries(
+    Object.entries(parts)
+      .filter(([, bodies]) => bodies.length > 0)
+      .map(([name, bodies]) => [name, bodies.join('\n')]),
+  );
 }
 
 type Parts = Record<'postinst' | 'prerm' | 'postrm', string[]>;
@@ -56,6 +92,43 @@ fi
 function addUser(parts: Parts, user: string): void {
   parts.postinst.push(`if [ "$1" = "configure" ] && ! getent passwd ${user} >/dev/null; then
 	adduser --system --quiet --group --no-create-home --home /nonexistent ${user}
+fi
+`);
+}
+
+function addDebconf(parts: Parts): void {
+  parts.postrm.push(`if [ "$1" = "purge" ] && [ -e /usr/share/debconf/confmodule ]; then
+	. /usr/share/debconf/confmodule
+	db_purge
+fi
+`);
+}
+
+function addSysusers(parts: Parts, files: readonly string[]): void {
+  parts.postinst.push(`if ${CONFIGURING}; then
+	if [ -x "$(command -v systemd-sysusers)" ]; then
+		systemd-sysusers \${DPKG_ROOT:+--root="$DPKG_ROOT"} ${files.join(' ')}
+	fi
+fi
+`);
+}
+
+function addTmpfiles(parts: Parts, files: readonly string[]): void {
+  parts.postinst.push(`if ${CONFIGURING}; then
+	if [ -x "$(command -v systemd-tmpfiles)" ]; then
+		systemd-tmpfiles \${DPKG_ROOT:+--root="$DPKG_ROOT"} --create ${files.join(' ')} || true
+	fi
+fi
+`);
+}
+
+function addAlternative(parts: Parts, { name, link, path, priority }: Alternative): void {
+  parts.postinst.push(`if ${CONFIGURING}; then
+	update-alternatives --install ${link} ${name} ${path} ${priority}
+fi
+`);
+  parts.prerm.push(`if [ "$1" = "remove" ] || [ "$1" = "deconfigure" ]; then
+	update-alternatives --remove ${name} ${path}
 fi
 `);
 }

@@ -80,7 +80,7 @@ export async function renderTemplate(context: Context, request: RenderRequest): 
 }
 
 /** Names of the templates that there are. */
-export async function listTemplates(context: Context): Promise<string[]> {
+async function listTemplates(context: Context): Promise<string[]> {
   const entries = await readdir(join(context.programDir, 'templates'), { withFileTypes: true });
   return entries
     .filter((entry) => entry.isDirectory())

@@ -1,8 +1,20 @@
 /** A minimal Debian bookworm below a temporary folder, to install packages in for real. Made by mmdebstrap; needs root. */
 import { copyFile, mkdtemp, rm } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type RunResult, run } from '../../src/core/run.ts';
+
+/** A TCP port that nobody listens on now: the roots share this machine's network. */
+export function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer().once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as AddressInfo;
+      server.close(() => resolve(port));
+    });
+  });
+}
 
 export interface DebianRoot extends AsyncDisposable {
   readonly path: string;
@@ -30,11 +42,16 @@ export async function createDebianRoot(suite: string, include: readonly string[]
     '--skip=output/dev',
   ];
   await run({}, 'mmdebstrap', [...options, suite, path, mirror], { timeoutMs: 170_000 });
-  const sh = (text: string) =>
-    run({}, 'chroot', [path, '/bin/sh', '-ec', text], {
+  const sh = async (text: string): Promise<RunResult> => {
+    const okExitCodes = Array.from({ length: 255 }, (_, index) => index + 1);
+    const result = await run({}, 'chroot', [path, '/bin/sh', '-ec', text], {
+      okExitCodes,
       timeoutMs: 120_000,
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root' },
     });
+    if (result.exitCode === 0) return result;
+    throw new Error(`'${text}' failed with ${result.exitCode}\n${result.stdout}\n${result.stderr}`);
+  };
   return {
     path,
     sh,

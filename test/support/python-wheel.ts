@@ -15,7 +15,7 @@ export interface ZipEntry {
   readonly flags?: number;
 }
 
-export function zip(entries: readonly ZipEntry[]): Buffer {
+function zip(entries: readonly ZipEntry[]): Buffer {
   const parts: Buffer[] = [];
   const directory: Buffer[] = [];
   let offset = 0;

@@ -12,7 +12,7 @@ import {
   planBuild,
 } from '../../src/pkg/build.ts';
 import { renderTemplate } from '../../src/template/render.ts';
-import { createDebianRoot, type DebianRoot } from '../support/debian-root.ts';
+import { createDebianRoot, type DebianRoot, freePort } from '../support/debian-root.ts';
 import { type PythonIndex, pythonIndex } from '../support/python-index.ts';
 import { createWorld, type World } from '../support/world.ts';
 
@@ -21,6 +21,7 @@ let world: World;
 let root: DebianRoot;
 /** The newest flask of the index is newer than bookworm's. */
 let flask: string;
+let ask: string;
 
 const context = () => ({ ...world.context, env: { ...world.context.env, ...index.env } });
 const request = (input: string, deps: DependencyMode): BuildRequest => ({
@@ -35,10 +36,12 @@ const request = (input: string, deps: DependencyMode): BuildRequest => ({
 beforeAll(async () => {
   index = await pythonIndex();
   world = await createWorld();
+  const port = await freePort();
+  ask = ASK.replace('PORT', String(port));
   await renderTemplate(context(), {
     template: 'python-service',
     target: join(world.path, 'shop'),
-    values: { name: 'shop', port: '18081' },
+    values: { name: 'shop', port: String(port) },
   });
   const plan = await planBuild(context(), request('flask', 'packages'));
   flask = plan.packages.find((one) => one.name === 'python3-flask')!.version.replace(/-.*/, '');
@@ -53,7 +56,7 @@ afterAll(async () => {
 });
 
 const ASK = `for attempt in $(seq 100); do
-  python3 -c 'import urllib.request as u; print(u.urlopen("http://127.0.0.1:18081/healthz").read().decode())' 2>/dev/null && break
+  python3 -c 'import urllib.request as u; print(u.urlopen("http://127.0.0.1:PORT/healthz").read().decode())' 2>/dev/null && break
   sleep 0.1
 done`;
 
@@ -61,7 +64,7 @@ async function worksAndGoes(result: BuildResult): Promise<void> {
   const before = await root.snapshot();
   const [file] = await root.bring([result.packages.find((one) => one.name === 'shop')!.path]);
   await root.sh(`dpkg -i ${file}`);
-  expect((await root.sh(`runuser -u shop -- shop >/tmp/log 2>&1 & server=$!; ${ASK}; kill $server`)).stdout).toContain(
+  expect((await root.sh(`runuser -u shop -- shop >/tmp/log 2>&1 & server=$!; ${ask}; kill $server`)).stdout).toContain(
     '"status":"ok"',
   );
   expect((await root.sh('python3 -c "from importlib.metadata import version; print(version(\'flask\'))"')).stdout).toBe(

@@ -7,7 +7,7 @@ import { getField } from '../../src/deb/control.ts';
 import type { BinaryPackage } from '../../src/deb/package.ts';
 import { type BuildRequest, type BuildResult, buildPackages, planBuild } from '../../src/pkg/build.ts';
 import { renderTemplate } from '../../src/template/render.ts';
-import { createDebianRoot, type DebianRoot } from '../support/debian-root.ts';
+import { createDebianRoot, type DebianRoot, freePort } from '../support/debian-root.ts';
 import { type PythonIndex, pipsOwnIndex, pythonIndex } from '../support/python-index.ts';
 import { createWorld, type World } from '../support/world.ts';
 
@@ -94,21 +94,22 @@ describe('pkg build of a service', () => {
     await root.sh('test -d /usr/lib/python3/dist-packages/flask/__pycache__');
     await root.sh('getent passwd hello-service');
     await root.sh('test -L /etc/systemd/system/multi-user.target.wants/hello-service.service');
+    const port = await freePort();
     const answer = `runuser -u hello-service -- hello-service >/tmp/log 2>&1 & server=$!
       python3 -c '
 import time, urllib.request
 for attempt in range(100):
     try:
-        print(urllib.request.urlopen("http://127.0.0.1:18080/healthz").read().decode()); break
+        print(urllib.request.urlopen("http://127.0.0.1:${port}/healthz").read().decode()); break
     except OSError: time.sleep(0.1)'
-      kill $server`;
-    await root.sh('sed -i s/8080/18080/ /etc/hello-service/config.toml');
+      kill $server || { cat /tmp/log >&2; false; }`;
+    await root.sh(`sed -i s/8080/${port}/ /etc/hello-service/config.toml`);
     expect((await root.sh(answer)).stdout).toContain('"version":"0.1.0"');
 
     const [upgrade] = await root.bring([named(newer, 'hello-service').path]);
     await root.sh(`dpkg -i --force-confold ${upgrade}`);
     expect((await root.sh('hello-service --version; cat /etc/hello-service/config.toml')).stdout).toMatch(
-      /^0\.2\.0\n.*18080/s,
+      new RegExp(`^0\\.2\\.0\n.*${port}`, 's'),
     );
 
     const names = service.packages.map((one) => one.name).join(' ');

@@ -10,7 +10,7 @@ import type { DebEntry } from '../../deb/archive.ts';
 import { parseScripts, privatePath, scriptText } from './metadata.ts';
 import type { Wheel, WheelFile } from './wheel.ts';
 
-export const DIST_PACKAGES = '/usr/lib/python3/dist-packages';
+const DIST_PACKAGES = '/usr/lib/python3/dist-packages';
 
 /** pip's notes of how it installed; RECORD would let pip uninstall what dpkg owns. */
 const LEFT_OUT = /\/(RECORD(\..*)?|INSTALLER|REQUESTED|direct_url\.json)$/;

@@ -165,17 +165,19 @@ export interface Resolution {
 
 /**
  * Asks pip for the whole closure of some requirements and wheel files. Nothing is installed.
+ * @param options '--requirement FILE', '--constraint FILE'
  * @throws UserError `unresolvable` with pip's own explanation; `no-pip`; RemoteError-like `index-unreachable`
  */
 export async function resolve(
   context: Context,
   pip: Pip,
   requirements: readonly string[],
+  options: readonly string[],
   scratch: string,
 ): Promise<Resolution> {
   const args = ['install', '--dry-run', '--ignore-installed', '--quiet', '--report', '-', '--no-input'];
   const choice = pip.native ? [] : [...crossOptions(pip.target), '--target', `${scratch}/none`];
-  const { stdout } = await runPip(context, pip, [...args, ...choice, '--', ...requirements], {});
+  const { stdout } = await runPip(context, pip, [...args, ...choice, ...options, '--', ...requirements], {});
   const report = reportSchema.parse(JSON.parse(stdout.slice(stdout.indexOf('{'))));
   return {
     pipVersion: report.pip_version,

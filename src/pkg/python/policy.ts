@@ -5,14 +5,13 @@
  * lacks is built; what it has in another version is vendored inside the applications that need it, so that the suite's own
  * package stays untouched. Vendoring spreads: whoever would import the vendored one, in the same process, must come along.
  */
+import type { DependencyMode } from '../job.ts';
 import { type SuiteIndex, type SuitePackage, upstreamOf } from '../suite-index.ts';
 import { debianName } from './closure.ts';
 import { parsePep440 } from './pep440.ts';
 import type { Resolution, Resolved } from './pip.ts';
 import { markerHolds, normaliseName, parseRequirement, type Requirement } from './requirement.ts';
 import { accepts } from './specifier.ts';
-
-export type DependencyMode = 'auto' | 'packages' | 'bundle' | 'distro';
 
 export interface Policy {
   readonly mode: DependencyMode;

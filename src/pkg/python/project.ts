@@ -25,6 +25,7 @@ import { exists } from '../../core/files.ts';
 import { didYouMean } from '../../core/nearest.ts';
 import { run } from '../../core/run.ts';
 import { isPackageName } from '../../deb/package.ts';
+import { sourceDate } from '../source-date.ts';
 
 const absolute = z.string().regex(/^\/[^\0\n]*[^/\0\n]$/, 'must be an absolute path, as installed');
 const inside = z.string().min(1);
@@ -165,9 +166,6 @@ const SKIPPED = new Set([
   'node_modules',
 ]);
 
-/** A day for sources that name none: the content alone must decide the bytes, not when it was copied. */
-const NO_DATE = 1_451_606_400;
-
 /** What git would take into a commit; without git, everything but caches. Build results at the top are left out. */
 export async function readProjectTree(context: Context, folder: string): Promise<ProjectTree> {
   const git = await gitFacts(context, folder);
@@ -181,24 +179,21 @@ export async function readProjectTree(context: Context, folder: string): Promise
     const content = entry.kind === 'link' ? Buffer.from(await readlink(full)) : await readFile(full);
     hash.update(`${entry.path}\0${entry.kind}\0${content.length}\0`).update(content);
   }
-  const date = git?.date ?? (await changelogDate(folder)) ?? NO_DATE;
-  return { digest: hash.digest('hex'), entries, date, gitDir: git?.gitDir };
+  return { digest: hash.digest('hex'), entries, date: await sourceDate(context, folder), gitDir: git?.gitDir };
 }
 
 async function gitFacts(
   context: Context,
   folder: string,
-): Promise<{ entries: TreeEntry[]; date: number | undefined; gitDir: string } | undefined> {
+): Promise<{ entries: TreeEntry[]; gitDir: string } | undefined> {
   const git = async (...args: string[]) => (await run(context, 'git', ['-C', folder, ...args])).stdout;
   try {
     const gitDir = (await git('rev-parse', '--absolute-git-dir')).trim();
     const names = (await git('ls-files', '-z', '--cached', '--others', '--exclude-standard')).split('\0');
     if (!names.some((name) => name === 'pyproject.toml' || name === 'setup.py')) return undefined; // ignored by an outer tree
     const entries = await Promise.all(names.filter((name) => name !== '').map((name) => treeEntry(folder, name)));
-    const date = await git('log', '-1', '--format=%ct', '--', '.').catch(() => '');
     return {
       entries: entries.filter((entry) => entry !== undefined),
-      date: /^\d+$/.test(date.trim()) ? Number(date) : undefined,
       gitDir,
     };
   } catch (error) {
@@ -229,12 +224,6 @@ async function walk(folder: string, below = ''): Promise<TreeEntry[]> {
     }
   }
   return entries;
-}
-
-async function changelogDate(folder: string): Promise<number | undefined> {
-  const text = await readFile(join(folder, 'debian/changelog'), 'utf8').catch(() => '');
-  const date = Date.parse(/^ -- .*?> {2}(.*)$/m.exec(text)?.[1] ?? '');
-  return Number.isNaN(date) ? undefined : Math.floor(date / 1000);
 }
 
 /** A copy to build in, so that back ends leave nothing in the user's folder. */

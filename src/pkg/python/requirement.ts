@@ -68,6 +68,17 @@ export function parseRequirement(line: string): Requirement {
   }
 }
 
+/** True for a line that `parseRequirement` takes. */
+export function isRequirement(line: string): boolean {
+  try {
+    parseRequirement(line);
+    return true;
+  } catch (error) {
+    if (error instanceof RequirementError) return false;
+    throw error;
+  }
+}
+
 const TOKEN =
   /\s*(?:(\(|\))|("[^"]*"|'[^']*')|(===|==|!=|<=|>=|~=|<|>)|(not\s+in\b|in\b|and\b|or\b)|([a-z][a-z._0-9]*))/y;
 

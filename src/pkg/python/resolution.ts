@@ -3,11 +3,12 @@
  *
  * Secret: what makes two questions the same one: requirements, digests of the wheels, and everything that configures pip.
  */
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Context } from '../../core/context.ts';
+import { digestFile } from '../../core/files.ts';
 import { cachedValue, keepValue, keyOf, workFolder } from '../cache.ts';
 import { type Pip, type Resolution, resolve } from './pip.ts';
 import { parseWheelName } from './wheel.ts';
@@ -16,34 +17,42 @@ import { parseWheelName } from './wheel.ts';
 const FRESH_MS = 10 * 60 * 1000;
 
 export interface Question {
+  /** PEP 508. */
   readonly requirements: readonly string[];
-  readonly wheels: readonly {
-    readonly path: string;
-    readonly sha256: string;
-    readonly project?: { readonly folder: string };
-  }[];
-  /** By folder of the project or path of the wheel. */
-  readonly extras: ReadonlyMap<string, readonly string[]>;
+  readonly requirementFiles: readonly string[];
+  /** 'name==version' */
+  readonly constraints: readonly string[];
+  readonly wheels: readonly { readonly path: string; readonly sha256: string; readonly extras: readonly string[] }[];
   readonly refresh: boolean;
 }
 
 export async function resolveOnce(context: Context, pip: Pip, question: Question): Promise<Resolution> {
-  const lines = [...question.requirements, ...question.wheels.map((wheel) => wheelRequirement(wheel, question.extras))];
-  const digests = question.wheels.map((wheel) => wheel.sha256);
-  const key = keyOf(['resolution', lines, digests, pip, await configuration(context)]);
+  const lines = [...question.requirements, ...question.wheels.map(wheelRequirement)];
+  const digests = await Promise.all([
+    ...question.wheels.map((wheel) => wheel.sha256),
+    ...question.requirementFiles.map((path) => digestFile(path, 'sha256')),
+  ]);
+  const { requirementFiles, constraints } = question;
+  const asked = [lines, requirementFiles, constraints, digests];
+  const key = keyOf(['resolution', asked, pip, await configuration(context)]);
   const kept = question.refresh ? undefined : ((await cachedValue(context, 'resolutions', key)) as Kept | undefined);
   const age = context.now().getTime() - (kept?.at ?? 0);
   if (kept !== undefined && age >= 0 && age < FRESH_MS) {
     context.log.detail(`the resolution is ${Math.round(age / 60_000)} minutes old; --refresh asks again`);
     return kept.resolution;
   }
-  const resolution = await context.log.step(
-    `Resolve ${lines.length === 1 ? shortName(lines[0]!) : `${lines.length} requirements`}`,
-    async () => {
-      await using scratch = await workFolder(context);
-      return resolve(context, pip, lines, scratch.path);
-    },
-  );
+  const words = [...lines, ...requirementFiles];
+  const title = `Resolve ${words.length === 1 ? shortName(words[0]!) : `${words.length} requirements`}`;
+  const resolution = await context.log.step(title, async () => {
+    await using scratch = await workFolder(context);
+    const options = [...requirementFiles.flatMap((path) => ['--requirement', path])];
+    if (constraints.length > 0) {
+      const file = join(scratch.path, 'constraints.txt');
+      await writeFile(file, `${constraints.join('\n')}\n`);
+      options.push('--constraint', file);
+    }
+    return resolve(context, pip, lines, options, scratch.path);
+  });
   await keepValue(context, 'resolutions', key, { at: context.now().getTime(), resolution } satisfies Kept);
   return resolution;
 }
@@ -53,11 +62,8 @@ interface Kept {
   readonly resolution: Resolution;
 }
 
-function wheelRequirement(wheel: Question['wheels'][number], extras: Question['extras']): string {
-  const asked = extras.get(wheel.project?.folder ?? wheel.path) ?? [];
-  if (asked.length === 0) return wheel.path;
-  const name = parseWheelName(wheel.path).name;
-  return `${name}[${asked.join(',')}] @ ${pathToFileURL(wheel.path).href}`;
+function wheelRequirement({ path, extras }: Question['wheels'][number]): string {
+  return extras.length === 0 ? path : `${parseWheelName(path).name}[${extras.join(',')}] @ ${pathToFileURL(path).href}`;
 }
 
 function shortName(line: string): string {

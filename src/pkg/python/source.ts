@@ -10,6 +10,7 @@ import type { Context } from '../../core/context.ts';
 import { RemoteError, ToolError, UserError } from '../../core/errors.ts';
 import { digestFile } from '../../core/files.ts';
 import { cachedFiles, forget, keepFiles, keyOf, workFolder } from '../cache.ts';
+import { NO_DATE } from '../source-date.ts';
 import { buildWheel, fetchWheels, type Pip, type Resolved } from './pip.ts';
 import { copyTree, type PythonProject, readProjectTree } from './project.ts';
 
@@ -78,7 +79,8 @@ function cacheKey(one: Resolved): string {
   return keyOf(['wheel', one.name, one.version, one.sha256 ?? one.url]);
 }
 
-async function localWheel(context: Context, one: Resolved): Promise<string | undefined> {
+/** The wheel of a distribution where it is on this machine already. */
+export async function localWheel(context: Context, one: Resolved): Promise<string | undefined> {
   const url = one.url.split('#')[0]!;
   if (url.startsWith('file:') && url.endsWith('.whl')) return fileURLToPath(url);
   return (await cachedFiles(context, 'wheels', cacheKey(one)))?.[0];
@@ -119,7 +121,7 @@ async function buildSdist(
   sourceDateEpoch: number | undefined,
 ): Promise<void> {
   await context.log.step(`Build the wheel of ${one.name} ${one.version} from its source`, () =>
-    buildInto(context, pip, cacheKey(one), one.name, sourceDateEpoch ?? 1_451_606_400, async () =>
+    buildInto(context, pip, cacheKey(one), one.name, sourceDateEpoch ?? NO_DATE, async () =>
       one.url.startsWith('file:') ? fileURLToPath(one.url.split('#')[0]!) : `${one.name}==${one.version}`,
     ),
   );
