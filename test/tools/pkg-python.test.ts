@@ -94,7 +94,7 @@ describe('pkg build of a service', () => {
     await root.sh('test -d /usr/lib/python3/dist-packages/flask/__pycache__');
     await root.sh('getent passwd hello-service');
     await root.sh('test -L /etc/systemd/system/multi-user.target.wants/hello-service.service');
-    const port = await freePort();
+    const port = await freePort(); // the root shares this machine's network, and with it whatever listens there
     const answer = `runuser -u hello-service -- hello-service >/tmp/log 2>&1 & server=$!
       python3 -c '
 import time, urllib.request
