@@ -171,4 +171,3 @@ export const configSchema = z.strictObject({
 });
 
 export type Config = z.infer<typeof configSchema>;
-export type ReleaseCheck = Config['release']['checks'][number];

@@ -80,7 +80,7 @@ export interface Finding {
 }
 
 /** The requirements of a goal: each goal includes those before it. Pure. */
-export function requirementsFor(goal: DoctorGoal): readonly Requirement[] {
+function requirementsFor(goal: DoctorGoal): readonly Requirement[] {
   const last = GOALS.indexOf(goal);
   return REQUIREMENTS.filter((one) => GOALS.indexOf(one.since) <= last);
 }
