@@ -34,6 +34,8 @@ interface Seat {
   readonly vm: string;
   readonly number: number;
   readonly tap: string;
+  /** The tap came with the machine and goes with it; otherwise it is the network's own. */
+  readonly ownTap: boolean;
 }
 
 interface NetState {
@@ -129,7 +131,6 @@ export async function joinNetwork(
 ): Promise<NetworkSeat> {
   using _held = await takeLock(context);
   const tap = vm.tap ?? `qtap${vm.number}`;
-  const seat: Seat = { vm: vm.name, number: vm.number, tap };
   const { state } = await recall(context, spec.name);
   const rival = state?.seats.find((one) => one.vm !== vm.name && (one.tap === tap || one.number === vm.number));
   if (rival) {
@@ -144,6 +145,8 @@ export async function joinNetwork(
   // what is up stays as the user made it: a machine only adds its tap
   const base = state?.spec ?? { ...spec, taps: [] };
   const taps = base.taps.includes(tap) ? base.taps : [...base.taps, tap];
+  const former = state?.seats.find((one) => one.vm === vm.name && one.tap === tap);
+  const seat: Seat = { vm: vm.name, number: vm.number, tap, ownTap: former?.ownTap ?? !base.taps.includes(tap) };
   const guests = [...base.guests.filter((guest) => guest.number !== vm.number), { number: vm.number, name: vm.name }];
   await bringUp(context, { ...base, taps, guests }, (one) => ({
     ...one,
@@ -173,10 +176,10 @@ export async function leaveNetwork(context: Context, name: string, vm: string): 
     await takeDown(context, name);
     return;
   }
-  const own = state.entries.filter((entry) => entry.kind === 'tap' && entry.name === seat.tap);
+  const own = seat.ownTap ? state.entries.filter((entry) => entry.kind === 'tap' && entry.name === seat.tap) : [];
   for (const { apply } of planDown({ entries: own }, facts, others)) await applyAll(context, apply);
   const entries = own.reduce((rest: readonly NetEntry[], entry) => withoutEntry(rest, entry), left.entries);
-  const taps = own.length === 0 ? left.spec.taps : left.spec.taps.filter((tap) => tap !== seat.tap);
+  const taps = left.spec.taps.filter((tap) => !seat.ownTap || tap !== seat.tap);
   await writeState(context, { ...left, entries, spec: { ...left.spec, taps } });
 }
 
@@ -246,8 +249,8 @@ async function collectNetwork(
   // under the lock: one that is being brought up is not cut short, it is waited for
   using _held = await takeLock(context);
   const left = await readState(context, name);
-  if (!left || left.seats.length > 0 || (!left.automatic && left.complete)) return done;
-  await takeDown(context, name);
+  if (left && (left.seats.length > 0 || (!left.automatic && left.complete))) return done;
+  await takeDown(context, name); // unless it went down with its last machine
   return [...done, `network '${name}'`];
 }
 

@@ -1,6 +1,7 @@
 /** Network namespaces that a test makes and that vanish with all that is in them. Needs root. */
 import { randomBytes } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type RunOptions, type RunResult, run } from '../../src/core/run.ts';
 
 export interface Namespace extends AsyncDisposable {
@@ -23,7 +24,7 @@ export async function makeNamespace(label: string): Promise<Namespace> {
     name,
     run: inside,
     sh: (script, options) => inside('sh', ['-eu', '-c', script], options),
-    snapshot: async () => (await inside('sh', ['-eu', '-c', SNAPSHOT])).stdout,
+    snapshot: () => settled(async () => (await inside('sh', ['-eu', '-c', SNAPSHOT])).stdout),
     async [Symbol.asyncDispose]() {
       const { stdout } = await run({}, 'ip', ['netns', 'pids', name]);
       for (const pid of stdout.split('\n').filter((line) => line !== '')) {
@@ -36,6 +37,18 @@ export async function makeNamespace(label: string): Promise<Namespace> {
       await run({}, 'ip', ['netns', 'delete', name]);
     },
   };
+}
+
+/** The kernel tells of a lost carrier up to a second later: waits until nothing changes any more. */
+async function settled(look: () => Promise<string>): Promise<string> {
+  let last = await look();
+  for (let equal = 0, tries = 0; equal < 3 && tries < 40; tries += 1) {
+    await sleep(300);
+    const now = await look();
+    equal = now === last ? equal + 1 : 0;
+    last = now;
+  }
+  return last;
 }
 
 // timers of bridges run on by themselves

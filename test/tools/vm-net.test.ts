@@ -73,6 +73,93 @@ async function ask(from: Namespace, server: string, name: string): Promise<strin
   return (await from.run(NODE, ['-e', script])).stdout.trim();
 }
 
+/** Runs library code inside the namespace. @returns what it prints, as JSON */
+async function library(code: string): Promise<unknown> {
+  const net = resolve(import.meta.dirname, '../../src/vm/net.ts');
+  const spec = resolve(import.meta.dirname, '../../src/vm/net-spec.ts');
+  const log = 'new Proxy({}, { get: () => () => {} })';
+  const script = `import * as net from ${JSON.stringify(net)};
+    import { DEFAULT_NETWORK } from ${JSON.stringify(spec)};
+    const context = { stateDir: ${JSON.stringify(state)}, env: process.env, signal: new AbortController().signal, log: ${log} };
+    const result = await (async () => { ${code} })().catch((error) => ({ code: error.code, message: error.message }));
+    console.log(JSON.stringify(result ?? null));`;
+  return JSON.parse((await host.run(NODE, ['--input-type=module', '-e', script])).stdout);
+}
+
+async function succeed(code: string): Promise<void> {
+  expect(await library(`${code} return null;`)).toBeNull();
+}
+
+describe('machines on a network', () => {
+  it('bring it up with the first and down with the last', async () => {
+    const before = await host.snapshot();
+    const join = (name: string, number: number) =>
+      library(`return net.joinNetwork(context, DEFAULT_NETWORK, { name: '${name}', number: ${number} });`);
+    expect(await join('web', 10)).toEqual({
+      network: 'default',
+      bridge: 'br0',
+      tap: 'qtap10',
+      address: '192.168.100.10',
+      mac: '52:54:00:a8:64:0a',
+      gateway: '192.168.100.254',
+      prefixLength: 24,
+      dns: false,
+    });
+    expect(await join('db', 11)).toMatchObject({ tap: 'qtap11' });
+    expect(await join('thief', 10)).toMatchObject({ code: 'net-seat-taken' });
+    expect((await net(['down'], { ok: [1] })).stderr).toContain("in use by 'web', 'db'");
+    await succeed(`await net.leaveNetwork(context, 'default', 'web');`);
+    const [status] = JSON.parse((await net(['status', '--json'])).stdout);
+    expect(status).toMatchObject({ up: true, taps: [{ name: 'qtap11', vm: 'db' }] });
+    // a second time changes nothing
+    await succeed(`await net.leaveNetwork(context, 'default', 'web');`);
+    await succeed(`await net.leaveNetwork(context, 'default', 'db');`);
+    expect(await host.snapshot()).toBe(before);
+  });
+
+  it('sit on a network that the user brought up, and leave it as it was', async () => {
+    await net(['up', '--dns']);
+    const before = await host.snapshot();
+    await succeed(`await net.joinNetwork(context, DEFAULT_NETWORK, { name: 'web', number: 10, tap: 'qtap0' });
+      await net.joinNetwork(context, DEFAULT_NETWORK, { name: 'db', number: 11 });`);
+    expect(await ask(host, '192.168.100.254', 'db.vm.buildkit')).toBe('192.168.100.11');
+    // bringing it up again takes no machine's place away
+    expect((await net(['up', '--dns'])).stdout).toBe("network 'default' is up already\n");
+    await succeed(
+      `await net.leaveNetwork(context, 'default', 'web'); await net.leaveNetwork(context, 'default', 'db');`,
+    );
+    expect(await host.snapshot()).toBe(before);
+    await net(['down']);
+  });
+
+  it('that died are taken off by gc, with the network that they kept up; those at work are not', async () => {
+    const before = await host.snapshot();
+    await succeed(`await net.joinNetwork(context, DEFAULT_NETWORK, { name: 'web', number: 10 });
+      await net.joinNetwork(context, DEFAULT_NETWORK, { name: 'db', number: 11 });`);
+    const collect = (alive: string) => library(`return net.collectNetworks(context, async (vm) => vm === '${alive}');`);
+    expect(await collect('db')).toEqual(["tap qtap10 of machine 'web'"]);
+    expect(await collect('')).toEqual(["tap qtap11 of machine 'db'", "network 'default'"]);
+    expect(await collect('')).toEqual([]);
+    expect(await host.snapshot()).toBe(before);
+  });
+
+  it('are forgotten after a reboot, and left to those who are in another namespace', async () => {
+    const file = join(state, 'vm/net/default.json');
+    await net(['up']);
+    const elsewhere = await world.run(BUILDKIT, ['--state', state, 'vm', 'net', 'down'], { okExitCodes: [1] });
+    expect(elsewhere.stderr).toContain('in another network namespace');
+    await net(['down']);
+    await net(['up']);
+    const record = JSON.parse(await readFile(file, 'utf8'));
+    await host.sh('ip link delete br0; ip link delete qtap0; nft delete table inet buildkit_default');
+    await writeFile(file, JSON.stringify({ ...record, world: { ...record.world, bootId: 'of an earlier boot' } }));
+    await host.sh('ip link add br0 type bridge');
+    expect(await library(`return net.collectNetworks(context, async () => false);`)).toEqual([]);
+    expect(await readdir(join(state, 'vm/net'))).toEqual(['lock']);
+    expect((await host.run('ip', ['-br', 'link', 'show', 'br0'])).stdout).toContain('br0');
+  });
+});
+
 describe('vm net', () => {
   it('is up, up again without a step, seen as up, and down to the byte', async () => {
     const before = await host.snapshot();
