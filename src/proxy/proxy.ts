@@ -585,7 +585,13 @@ export class ProxyCache implements AsyncDisposable {
     return {
       kind: 'file',
       file: opened,
-      cache: !answer.fresh ? 'STALE' : answer.checkedAt === row.madeAt ? 'MISS' : 'HIT',
+      cache: !answer.fresh
+        ? 'STALE'
+        : answer.asked === 'new'
+          ? 'MISS'
+          : answer.asked === 'same'
+            ? 'REVALIDATED'
+            : 'HIT',
       why: answer.why,
       fetchedAt: answer.checkedAt,
       lastModified: row.lastModified ?? release.date,

@@ -42,6 +42,8 @@ export type SuiteAnswer =
       readonly fresh: boolean;
       readonly why: string;
       readonly checkedAt: number;
+      /** Upstream was asked for this answer: it is new, or it is the same. */
+      readonly asked?: 'new' | 'same';
     }
   | { readonly kind: 'absent' }
   | { readonly kind: 'failed'; readonly code: string; readonly reason: string };
@@ -203,7 +205,7 @@ export class Suites {
     const { backend, root } = suite;
     const { now, clock, store, report } = this.#parts;
     let absent = 0;
-    let agreed = false;
+    let agreed: 'new' | 'same' | undefined;
     let failure: { code: string; reason: string } | undefined;
     for (const mirror of backend.mirrors) {
       const found = await this.#fetchRelease(suite, mirror);
@@ -216,7 +218,7 @@ export class Suites {
         continue;
       }
       if (found.kind === 'same') {
-        agreed = true;
+        agreed = 'same';
         break;
       }
       if (suite.current && found.release.date < suite.current.release.date) {
@@ -236,7 +238,7 @@ export class Suites {
       }
       suite.current = snapshot;
       suite.waitingFor = undefined;
-      agreed = true;
+      agreed = 'new';
       store.setCurrent(backend.name, root, snapshot.row.id, now());
       break;
     }
@@ -249,6 +251,7 @@ export class Suites {
         snapshot: suite.current!,
         fresh: true,
         why: 'checked with upstream',
+        asked: agreed,
         checkedAt: suite.checkedAt,
       };
     }
