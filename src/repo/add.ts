@@ -8,8 +8,9 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { BuildkitError, errnoOf, UserError } from '../core/errors.ts';
+import { digestFile } from '../core/files.ts';
 import { admit, checkFits } from './admit.ts';
-import type { NewPackage } from './catalog.ts';
+import type { CatalogPackage, NewPackage, PackageFile } from './catalog.ts';
 import {
   factsOf,
   findComponent,
@@ -21,6 +22,7 @@ import {
 } from './handle.ts';
 import { type FileState, fileState, isInPool, poolPath, putStaged, stage, syncStaged } from './pool.ts';
 import type { SuiteSettings } from './settings.ts';
+import { type ListedFile, readChanges, readSource } from './source-package.ts';
 
 export interface AddOptions {
   /** Default: the first component of the suite. */
@@ -48,6 +50,8 @@ export interface AddResult {
   readonly refused: readonly Refusal[];
 }
 
+const PACKAGE_FILE = /\.(?:u?deb|dsc)$/;
+
 const COPIES_AT_ONCE = 8;
 
 /** Each part of a large call is a change of its own. */
@@ -58,6 +62,8 @@ interface Candidate {
   /** Of the file when it was read. */
   readonly state: FileState;
   readonly item: Omit<NewPackage, 'filename'>;
+  /** What a .dsc lists. */
+  readonly files?: readonly ListedFile[];
 }
 
 interface Read {
@@ -77,7 +83,7 @@ export async function addPackages(
 ): Promise<AddResult> {
   const suite = findSuite(repo, suiteName);
   const component = findComponent(suite, options.component);
-  const files = await packageFiles(paths);
+  const files = await packageFiles(repo, paths);
   const result = { added: [] as PackageFacts[], unchanged: [] as PackageFacts[], refused: [] as Refusal[] };
   // one transaction, where the whole call depends on each file; else memory does not grow with the number of files
   const step = options.allOrNothing ? Math.max(files.length, 1) : FILES_PER_TRANSACTION;
@@ -116,18 +122,22 @@ async function addSome(
   );
 }
 
-/** The files meant, each once: folders stand for every .deb and .udeb below them, in the order of their names. */
-async function packageFiles(paths: readonly string[]): Promise<string[]> {
+/**
+ * The files meant, each once: folders stand for every .deb, .udeb and .dsc below them, in the order of their names; a .changes
+ * stands for what it lists.
+ */
+async function packageFiles(repo: RepoHandle, paths: readonly string[]): Promise<string[]> {
   const files = new Set<string>();
   for (const given of paths) {
     const path = resolve(given);
     if (!(await isFolder(path, given))) {
-      files.add(path);
+      const listed = path.endsWith('.changes') ? await readChanges(repo.context, path, repo.layout.uploaders) : [path];
+      for (const file of listed) if (!path.endsWith('.changes') || PACKAGE_FILE.test(file)) files.add(file);
       continue;
     }
     const entries = await readdir(path, { recursive: true, withFileTypes: true });
     const found = entries
-      .filter((entry) => !entry.isDirectory() && /\.u?deb$/.test(entry.name))
+      .filter((entry) => !entry.isDirectory() && PACKAGE_FILE.test(entry.name))
       .map((entry) => join(entry.parentPath, entry.name))
       .sort();
     if (found.length === 0) {
@@ -157,25 +167,33 @@ async function readCandidates(
   const { readDebs } = await import('../deb/archive.ts');
   const states = new Map<string, FileState>();
   async function* noted(): AsyncGenerator<string> {
-    for (const path of files) {
+    for (const path of files.filter((file) => !file.endsWith('.dsc'))) {
       states.set(path, await fileState(path));
       yield path;
     }
   }
   const candidates: Candidate[] = [];
   const refused: Refusal[] = [];
-  for await (const result of readDebs(repo.context, noted())) {
+  const consider = async (path: string, read: () => Promise<Candidate>) => {
     repo.context.signal.throwIfAborted();
     try {
-      if ('error' in result) throw result.error;
-      const item = admit(result.info.package, result.path.endsWith('.udeb') ? 'udeb' : 'deb');
-      checkFits(item, suite, result.path);
-      const candidate = { path: result.path, state: states.get(result.path)!, item };
+      const candidate = await read();
+      checkFits(candidate.item, suite, path);
       candidates.push(candidate);
       await onCandidate(candidate);
     } catch (error) {
-      refused.push(refusalOf(result.path, error));
+      refused.push(refusalOf(path, error));
     }
+  };
+  for await (const result of readDebs(repo.context, noted())) {
+    await consider(result.path, async () => {
+      if ('error' in result) throw result.error;
+      const item = admit(result.info.package, result.path.endsWith('.udeb') ? 'udeb' : 'deb');
+      return { path: result.path, state: states.get(result.path)!, item };
+    });
+  }
+  for (const path of files.filter((file) => file.endsWith('.dsc'))) {
+    await consider(path, async () => ({ path, state: await fileState(path), ...(await readSource(path)) }));
   }
   return { candidates, refused };
 }
@@ -205,6 +223,10 @@ function createStager(repo: RepoHandle, folder: string): Stager {
   const copy = async (candidate: Candidate, path: string) => {
     try {
       await stage(candidate.path, path, candidate.state);
+      for (const [index, file] of (candidate.files ?? []).entries()) {
+        await stage(file.path, `${path}.${index}`, await fileState(file.path));
+        await checkCopy(file, `${path}.${index}`);
+      }
       files.set(candidate, path);
     } catch (error) {
       try {
@@ -217,7 +239,7 @@ function createStager(repo: RepoHandle, folder: string): Stager {
   return {
     async take(candidate) {
       const known = repo.catalog.findPackage(candidate.item);
-      if (known?.sha256 === candidate.item.sha256 && isInPool(repo.layout.public, known)) return;
+      if (known?.sha256 === candidate.item.sha256 && isStored(repo, known)) return;
       count += 1;
       const job = copy(candidate, join(folder, String(count))).finally(() => running.delete(job));
       running.add(job);
@@ -226,7 +248,10 @@ function createStager(repo: RepoHandle, folder: string): Stager {
     async finish() {
       await Promise.all(running);
       if (failure) throw failure.error;
-      await syncStaged(repo.context, folder, [...files.values()]);
+      const beside = [...files].flatMap(([{ files: listed = [] }, path]) =>
+        listed.map((_, index) => `${path}.${index}`),
+      );
+      await syncStaged(repo.context, folder, [...files.values(), ...beside]);
       return { files, refused };
     },
   };
@@ -243,7 +268,7 @@ function settle(
 ): AddResult {
   const { catalog, layout } = repo;
   return catalog.transaction(() => {
-    const { accepted, refused } = refuseOtherBytes(repo, read);
+    const { accepted, refused } = refuseOtherBytes(repo, component, read);
     if (options.allOrNothing && refused.length > 0) return { added: [], unchanged: [], refused };
     const added: PackageFacts[] = [];
     const unchanged: PackageFacts[] = [];
@@ -254,13 +279,16 @@ function settle(
       const filename =
         catalogued?.filename ?? poolPath(component, candidate.item, (path) => catalog.isFilenameTaken(path));
       const facts = factsOf(suite.name, component, { ...candidate.item, filename });
-      if (staged && !(known && isInPool(layout.public, known))) {
+      if (staged && !(known && isStored(repo, known))) {
         const stagedPath = staged.get(candidate);
         if (stagedPath === undefined) {
           refused.push(vanished(candidate));
           continue;
         }
         putStaged(layout.public, stagedPath, filename);
+        for (const [index, file] of (candidate.files ?? []).entries()) {
+          putStaged(layout.public, `${stagedPath}.${index}`, besideFile(filename, file.name));
+        }
       }
       if (known && catalog.isMember(suite.name, component, known)) {
         unchanged.push(facts);
@@ -274,10 +302,36 @@ function settle(
       });
       const item = { ...candidate.item, filename };
       const fresh = () => (catalogued ? catalog.replacePackage(catalogued.id, item) : catalog.insertPackage(item));
-      catalog.addMember(change, suite.name, component, known ?? fresh());
+      const stored = known ?? fresh();
+      if (candidate.files)
+        catalog.savePackageFiles(
+          stored.id,
+          candidate.files.map((file) => poolFile(filename, file)),
+        );
+      catalog.addMember(change, suite.name, component, stored);
     }
     return { added, unchanged, refused };
   });
+}
+
+/** The pool has all of its files. */
+function isStored(repo: RepoHandle, item: CatalogPackage): boolean {
+  return [item, ...repo.catalog.packageFiles(item.id)].every((file) => isInPool(repo.layout.public, file));
+}
+
+/** The place of a file that a .dsc lists: beside it. */
+function besideFile(filename: string, name: string): string {
+  return `${filename.replace(/\/[^/]*$/, '')}/${name}`;
+}
+
+function poolFile(filename: string, file: ListedFile): PackageFile {
+  return { filename: besideFile(filename, file.name), size: file.size, sha256: file.sha256 };
+}
+
+/** It was digested before it was copied. @throws UserError `file-changed` */
+async function checkCopy(file: ListedFile, copy: string): Promise<void> {
+  if ((await digestFile(copy, 'sha256')) === file.sha256) return;
+  throw new UserError('file-changed', `'${file.name}' was changed while it was read`, { file: file.path });
 }
 
 /** The pool had it while files were staged, and has not any more. */
@@ -290,11 +344,25 @@ function vanished(candidate: Candidate): Refusal {
   };
 }
 
+function otherBytes(candidate: Candidate, what: string): Refusal {
+  return {
+    file: candidate.path,
+    code: 'package-changed',
+    message: `${what} is known with other bytes`,
+    hint: 'give the changed package a new version: clients and mirrors keep what they have under the old one',
+  };
+}
+
 /** Bytes under one name, version and architecture never change: neither those in the catalog nor within a call. */
-function refuseOtherBytes(repo: RepoHandle, read: Read): { accepted: Candidate[]; refused: Refusal[] } {
+function refuseOtherBytes(
+  repo: RepoHandle,
+  component: string,
+  read: Read,
+): { accepted: Candidate[]; refused: Refusal[] } {
   const refused = [...read.refused];
   const refusedFiles = new Set(refused.map((refusal) => refusal.file));
   const first = new Map<string, Candidate>();
+  const beside = new Map<string, string>();
   const accepted: Candidate[] = [];
   for (const candidate of read.candidates) {
     if (refusedFiles.has(candidate.path)) continue; // changed while it was copied
@@ -305,12 +373,18 @@ function refuseOtherBytes(repo: RepoHandle, read: Read): { accepted: Candidate[]
     const isFree = catalogued && catalogued.sha256 !== sha256 && repo.catalog.isReplaceable(catalogued.id);
     const known = (isFree ? undefined : catalogued) ?? first.get(identity)?.item;
     if (known !== undefined && known.sha256 !== sha256) {
-      refused.push({
-        file: candidate.path,
-        code: 'package-changed',
-        message: `${name} ${version} (${architecture}) is known with other bytes`,
-        hint: 'give the changed package a new version: clients and mirrors keep what they have under the old one',
-      });
+      refused.push(otherBytes(candidate, `${name} ${version} (${architecture})`));
+      continue;
+    }
+    const filename = catalogued?.filename ?? poolPath(component, candidate.item);
+    const clash = candidate.files?.find((file) => {
+      const path = besideFile(filename, file.name);
+      const before = repo.catalog.findFile(path)?.sha256 ?? beside.get(path) ?? file.sha256;
+      beside.set(path, before);
+      return before !== file.sha256;
+    });
+    if (clash) {
+      refused.push(otherBytes(candidate, `'${clash.name}'`));
       continue;
     }
     if (first.has(identity)) continue; // the same package twice in the call

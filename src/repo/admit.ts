@@ -35,8 +35,8 @@ const MAX_CONTROL_CHARACTERS = 16 * 1024 * 1024;
 const MAX_NAME = 100;
 const MAX_FILE_NAME = 240;
 
-function refuse(file: BinaryPackage, code: string, message: string, hint?: string): UserError {
-  return new UserError(code, message, { file: file.path, hint });
+function refuse(file: BinaryPackage, code: string, message: string): UserError {
+  return new UserError(code, message, { file: file.path });
 }
 
 /**
@@ -85,7 +85,7 @@ function renderControl(file: BinaryPackage, control: Paragraph): string {
   for (const field of control.fields) {
     const lowerName = field.name.toLowerCase();
     if (lowerName === 'package' || OWN_FIELDS.has(lowerName)) continue;
-    checkField(file, field.name, field.value);
+    checkField(file.path, field.name, field.value);
     text +=
       field.value.startsWith('\n') || field.value === ''
         ? `${field.name}:${field.value}\n`
@@ -96,21 +96,21 @@ function renderControl(file: BinaryPackage, control: Paragraph): string {
   throw refuse(file, 'bad-package', `its control file is larger than an index takes (${text.length} characters)`);
 }
 
-function checkField(file: BinaryPackage, name: string, value: string): void {
+/** @throws UserError `bad-package` for what would end the stanza or begin another field */
+export function checkField(file: string, name: string, value: string): void {
+  const bad = (message: string) => new UserError('bad-package', message, { file });
   if (!/^[!-,./-9;-~][!-9;-~]*$/.test(name) || name.startsWith('#')) {
-    throw refuse(file, 'bad-package', `'${name.slice(0, 100)}' is no field name`);
+    throw bad(`'${name.slice(0, 100)}' is no field name`);
   }
-  if (/[\u0000-\u0008\u000b-\u001f\u007f]/.test(value)) {
-    throw refuse(file, 'bad-package', `field ${name} holds control characters`);
-  }
+  if (/[\u0000-\u0008\u000b-\u001f\u007f]/.test(value)) throw bad(`field ${name} holds control characters`);
   if (value.includes('\n') && /\n(?:[^ \t]|[ \t]*(?:\n|$))/.test(value)) {
-    throw refuse(file, 'bad-package', `field ${name} holds a line that would end the stanza or begin another field`);
+    throw bad(`field ${name} holds a line that would end the stanza or begin another field`);
   }
 }
 
 /** @throws UserError `wrong-architecture` when the suite does not carry it */
 export function checkFits(item: Pick<NewPackage, 'architecture'>, suite: SuiteSettings, file: string): void {
-  if (item.architecture === 'all' || suite.architectures.includes(item.architecture)) return;
+  if (['all', 'source'].includes(item.architecture) || suite.architectures.includes(item.architecture)) return;
   throw new UserError(
     'wrong-architecture',
     `suite '${suite.name}' has no architecture '${item.architecture}', only ${suite.architectures.join(', ')}`,

@@ -10,7 +10,11 @@ import { errnoOf, UserError } from '../core/errors.ts';
 import type { IndexFile } from './indexes.ts';
 import type { RepositorySettings, SuiteSettings } from './settings.ts';
 
-export type PackageKind = 'deb' | 'udeb';
+/** Binary packages, those of the installer, and sources. */
+export type PackageKind = 'deb' | 'udeb' | 'dsc';
+
+/** What the pages for people show. */
+const BINARY_KINDS = "('deb', 'udeb')";
 
 /** A package as it is to be catalogued; `control` is the stanza without Filename, Size and digests. */
 export interface NewPackage {
@@ -31,6 +35,14 @@ export interface NewPackage {
 
 export interface CatalogPackage extends NewPackage {
   readonly id: number;
+}
+
+/** A pool file that belongs to a source. */
+export interface PackageFile {
+  /** Below public/. */
+  readonly filename: string;
+  readonly size: number;
+  readonly sha256: string;
 }
 
 /** A package in a suite. */
@@ -119,6 +131,13 @@ const MIGRATIONS: readonly string[] = [
     valid_until INTEGER, files TEXT NOT NULL, pinned INTEGER NOT NULL DEFAULT 0, settled INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (suite, id)
   ) STRICT, WITHOUT ROWID;
+  `,
+  `
+  CREATE TABLE package_files (
+    package INTEGER NOT NULL REFERENCES packages (id), filename TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    PRIMARY KEY (package, filename)
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX package_files_name ON package_files (filename);
   `,
 ];
 
@@ -356,12 +375,14 @@ export class Catalog implements Disposable {
   }
 
   /** The names in a suite right after `change`, sorted. */
-  namesAt(suite: string, change: number): string[] {
+  namesAt(suite: string, components: readonly string[], change: number): string[] {
     return this.#db
       .all(
-        `SELECT DISTINCT name FROM members WHERE suite = ?1 AND added <= ?2 AND (removed IS NULL OR removed > ?2)
-         ORDER BY name`,
+        `SELECT DISTINCT name FROM members
+         WHERE suite = ?1 AND component IN (SELECT value FROM json_each(?2)) AND kind IN ${BINARY_KINDS}
+           AND added <= ?3 AND (removed IS NULL OR removed > ?3) ORDER BY name`,
         suite,
+        JSON.stringify(components),
         change,
       )
       .map((row) => String(row.name));
@@ -381,13 +402,15 @@ export class Catalog implements Disposable {
   }
 
   /** Everything of one name that was in a suite right after `change`. */
-  versionsAt(suite: string, name: string, change: number): PublishedPackage[] {
+  versionsAt(suite: string, components: readonly string[], name: string, change: number): PublishedPackage[] {
     return this.#db
       .all(
         `SELECT m.component AS member_component, c.at AS added_at, ${PACKAGE_COLUMNS}
-         FROM members m JOIN packages p ON p.id = m.package JOIN changes c ON c.id = m.added
-         WHERE m.suite = ?1 AND m.name = ?2 AND m.added <= ?3 AND (m.removed IS NULL OR m.removed > ?3) ORDER BY m.id`,
+         FROM members m INDEXED BY members_by_name JOIN packages p ON p.id = m.package JOIN changes c ON c.id = m.added
+         WHERE m.suite = ?1 AND m.component IN (SELECT value FROM json_each(?2)) AND m.kind IN ${BINARY_KINDS}
+           AND m.name = ?3 AND m.added <= ?4 AND (m.removed IS NULL OR m.removed > ?4) ORDER BY m.id`,
         suite,
+        JSON.stringify(components),
         name,
         change,
       )
@@ -400,7 +423,8 @@ export class Catalog implements Disposable {
       .all(
         `SELECT m.component AS member_component, c.at AS added_at, ${PACKAGE_COLUMNS}
          FROM members m NOT INDEXED CROSS JOIN packages p ON p.id = m.package CROSS JOIN changes c ON c.id = m.added
-         WHERE m.suite = ?1 AND m.added <= ?2 AND (m.removed IS NULL OR m.removed > ?2) ORDER BY m.id DESC LIMIT ?3`,
+         WHERE m.suite = ?1 AND m.kind IN ${BINARY_KINDS} AND m.added <= ?2 AND (m.removed IS NULL OR m.removed > ?2)
+         ORDER BY m.id DESC LIMIT ?3`,
         suite,
         change,
         limit,
@@ -509,15 +533,52 @@ export class Catalog implements Disposable {
       .map((row) => String(row.name));
   }
 
-  /** True when the suite holds installer packages in this component: only then it has debian-installer indexes. */
-  hasUdebs(suite: string, component: string): boolean {
+  /** Whether a component holds installer packages or sources: only then it has indexes of them. */
+  hasKind(suite: string, component: string, kind: PackageKind): boolean {
     return (
       this.#db.get(
-        "SELECT 1 FROM members WHERE suite = ? AND component = ? AND kind = 'udeb' AND removed IS NULL LIMIT 1",
+        'SELECT 1 FROM members WHERE suite = ? AND component = ? AND kind = ? AND removed IS NULL LIMIT 1',
         suite,
         component,
+        kind,
       ) !== undefined
     );
+  }
+
+  /** Files of a source beside its .dsc. Sources may share one. */
+  packageFiles(id: number): PackageFile[] {
+    return this.#db.all('SELECT filename, size, sha256 FROM package_files WHERE package = ?', id).map(packageFileOf);
+  }
+
+  /** Files of these sources that no other source lists. */
+  unsharedFiles(ids: readonly number[]): PackageFile[] {
+    return this.#db
+      .all(
+        `SELECT DISTINCT filename, size, sha256 FROM package_files f
+         WHERE package IN (SELECT value FROM json_each(?1)) AND NOT EXISTS (
+           SELECT 1 FROM package_files o WHERE o.filename = f.filename AND o.package NOT IN (SELECT value FROM json_each(?1)))`,
+        JSON.stringify(ids),
+      )
+      .map(packageFileOf);
+  }
+
+  /** What the catalog says of a pool file that belongs to a source. */
+  findFile(filename: string): PackageFile | undefined {
+    const row = this.#db.get('SELECT filename, size, sha256 FROM package_files WHERE filename = ? LIMIT 1', filename);
+    return row && packageFileOf(row);
+  }
+
+  savePackageFiles(id: number, files: readonly PackageFile[]): void {
+    this.#db.run('DELETE FROM package_files WHERE package = ?', id);
+    for (const file of files) {
+      this.#db.run(
+        'INSERT INTO package_files (package, filename, size, sha256) VALUES (?, ?, ?, ?)',
+        id,
+        file.filename,
+        file.size,
+        file.sha256,
+      );
+    }
   }
 
   /** Newest first. */
@@ -591,6 +652,10 @@ export class Catalog implements Disposable {
   dropGeneration(suite: string, id: string): void {
     this.#db.run('DELETE FROM generations WHERE suite = ? AND id = ?', suite, id);
   }
+}
+
+function packageFileOf(row: SqlRow): PackageFile {
+  return { filename: String(row.filename), size: Number(row.size), sha256: String(row.sha256) };
 }
 
 function memberOf(row: SqlRow): Member {

@@ -74,7 +74,8 @@ export async function collectGarbage(
     .filter((item) => sizeOf(join(layout.public, item.filename)) !== undefined);
   const objects = await unlistedObjects(layout, kept);
   const leftovers = (await readdir(layout.incoming)).map((name) => join(layout.incoming, name));
-  const files = [...objects, ...packages.map((item) => join(layout.public, item.filename))];
+  const beside = catalog.unsharedFiles(packages.map((item) => item.id));
+  const files = [...objects, ...[...packages, ...beside].map((item) => join(layout.public, item.filename))];
   const bytes = files.reduce((sum, path) => sum + (sizeOf(path) ?? 0), 0);
   if (!options.dryRun) {
     await dropGenerations(repo, expired, kept);

@@ -13,14 +13,14 @@ import type { Context } from '../core/context.ts';
 import { errnoOf } from '../core/errors.ts';
 import { explainWriteError, syncFolder, writeFileAtomic } from '../core/files.ts';
 import type { BlockCache } from './blocks.ts';
-import type { Catalog, Generation, IndexKey } from './catalog.ts';
+import type { Catalog, Generation, IndexKey, PackageKind } from './catalog.ts';
 import { gzipMember, type XzBlock, xzHeader, xzTrailer } from './compress.ts';
 import { INDEX_FORMAT, type IndexFile, renderRelease } from './indexes.ts';
 import type { Layout } from './layout.ts';
 import { INDEX_COMPRESSIONS, INDEX_SUFFIX, type RepositorySettings, type SuiteSettings } from './settings.ts';
 
 /** An index of a suite: which packages, and its path below dists/SUITE/ without the suffix. */
-export interface PlannedIndex {
+interface PlannedIndex {
   readonly key: IndexKey;
   readonly path: string;
 }
@@ -36,17 +36,21 @@ export interface PlannedSuite {
   readonly fingerprint: string;
 }
 
-/** The indexes that a suite has. */
-export function planIndexes(suite: SuiteSettings, hasUdebs: (component: string) => boolean): PlannedIndex[] {
+/** The indexes that a suite has; those of installer packages and sources where there are any. */
+function planIndexes(suite: SuiteSettings, has: (component: string, kind: PackageKind) => boolean): PlannedIndex[] {
   return suite.components.flatMap((component) => {
-    const udebs = hasUdebs(component);
-    return suite.architectures.flatMap((architecture) => {
-      const key = { suite: suite.name, component, architecture };
-      const debs = { key: { ...key, kind: 'deb' as const }, path: `${component}/binary-${architecture}/Packages` };
-      if (!udebs) return [debs];
-      const path = `${component}/debian-installer/binary-${architecture}/Packages`;
-      return [debs, { key: { ...key, kind: 'udeb' as const }, path }];
+    const index = (kind: PackageKind, architecture: string, folder: string): PlannedIndex => ({
+      key: { suite: suite.name, component, kind, architecture },
+      path: `${component}/${folder}/${kind === 'dsc' ? 'Sources' : 'Packages'}`,
     });
+    const { architectures } = suite;
+    return [
+      ...architectures.map((one) => index('deb', one, `binary-${one}`)),
+      ...(has(component, 'udeb')
+        ? architectures.map((one) => index('udeb', one, `debian-installer/binary-${one}`))
+        : []),
+      ...(has(component, 'dsc') ? [index('dsc', 'source', 'source')] : []),
+    ];
   });
 }
 
@@ -75,7 +79,7 @@ export async function planSuite(
 ): Promise<PlannedSuite> {
   const before = catalog.currentGeneration(suite.name);
   const files: IndexFile[] = [];
-  for (const index of planIndexes(suite, (component) => catalog.hasUdebs(suite.name, component))) {
+  for (const index of planIndexes(suite, (component, kind) => catalog.hasKind(suite.name, component, kind))) {
     await cache.update(context, catalog, index.key, facts.change);
     const known =
       before && isCurrent(catalog, before, index) ? before.files.filter((file) => isOfIndex(file, index)) : [];

@@ -25,8 +25,9 @@ export interface ReleaseDates {
   readonly validUntil: number | undefined;
 }
 
-/** One stanza of Packages, with the blank line after it. */
+/** One stanza of Packages or Sources, with the blank line after it. */
 export function renderStanza(item: CatalogPackage): string {
+  if (item.kind === 'dsc') return `${item.control}Directory: ${item.filename.replace(/\/[^/]*$/, '')}\n\n`;
   return `${item.control}Filename: ${item.filename}\nSize: ${item.size}\nMD5sum: ${item.md5}\nSHA256: ${item.sha256}\n\n`;
 }
 

@@ -16,6 +16,8 @@ export interface Layout {
   readonly blocks: string;
   readonly writeLock: string;
   readonly publishLock: string;
+  /** Public keys of those who may upload. */
+  readonly uploaders: string;
   readonly incoming: string;
   readonly public: string;
 }
@@ -27,6 +29,7 @@ export function layoutOf(root: string): Layout {
     blocks: join(root, 'db', 'blocks.sqlite'),
     writeLock: join(root, 'db', 'write.lock'),
     publishLock: join(root, 'db', 'publish.lock'),
+    uploaders: join(root, 'db', 'uploaders'),
     incoming: join(root, 'incoming'),
     public: join(root, 'public'),
   };

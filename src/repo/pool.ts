@@ -33,7 +33,8 @@ export function poolPath(
   item: Pick<NewPackage, 'kind' | 'name' | 'version' | 'architecture' | 'source'>,
   isTaken: (path: string) => boolean = () => false,
 ): string {
-  const file = debFileName(item.name, item.version, item.architecture).replace(/\.deb$/, `.${item.kind}`);
+  const deb = debFileName(item.name, item.version, item.architecture);
+  const file = item.kind === 'dsc' ? deb.replace(/_source\.deb$/, '.dsc') : deb.replace(/\.deb$/, `.${item.kind}`);
   const folder = poolFolder(component, item.source);
   const plain = `${folder}/${file}`;
   return isTaken(plain) ? `${folder}/epoch-${parseVersion(item.version).epoch}/${file}` : plain;
