@@ -6,13 +6,14 @@
 import { access, constants, statfs } from 'node:fs/promises';
 import type { Context } from '../core/context.ts';
 import { errnoOf, ToolError, UserError } from '../core/errors.ts';
+import { exists } from '../core/files.ts';
 import { formatBytes } from '../core/log.ts';
 import { hasProgram, run } from '../core/run.ts';
 
 /** `use`: the commands; `quickstart`: what `npm run quickstart` needs; `test`: what `npm test` needs on top; `bench`: the peers. */
 export type DoctorGoal = 'use' | 'quickstart' | 'test' | 'bench';
 
-type Probe = { readonly program: string } | { readonly python: string };
+type Probe = { readonly program: string } | { readonly python: string } | { readonly file: string };
 
 interface Requirement {
   readonly package: string;
@@ -68,7 +69,40 @@ const REQUIREMENTS: readonly Requirement[] = [
   { package: 'lintian', probe: { program: 'lintian' }, needed: 'checking packages (tests)', since: 'test' },
   { package: 'zstd', probe: { program: 'zstd' }, needed: 'large zstd packages, and tests', since: 'test' },
   { package: 'bzip2', probe: { program: 'bzip2' }, needed: 'reading old packages (tests)', since: 'test' },
-  { package: 'iproute2', probe: { program: 'ip' }, needed: 'network namespaces (tests)', since: 'test' },
+  { package: 'iproute2', probe: { program: 'ip' }, needed: 'networks of machines (vm net), tests', since: 'test' },
+  { package: 'nftables', probe: { program: 'nft' }, needed: 'networks of machines (vm net)', since: 'test' },
+  {
+    package: 'dnsmasq-base',
+    probe: { program: 'dnsmasq' },
+    needed: 'DHCP and DNS (vm net up --dhcp --dns)',
+    since: 'test',
+  },
+  { package: 'udhcpc', probe: { program: 'udhcpc' }, needed: 'asking for leases (tests)', since: 'test' },
+  { package: 'fdisk', probe: { program: 'sfdisk' }, needed: 'bootable disks (vm base build --target)', since: 'test' },
+  { package: 'grub-common', probe: { program: 'grub-mkimage' }, needed: 'bootable disks', since: 'test' },
+  {
+    package: 'grub-pc-bin',
+    probe: { file: '/usr/lib/grub/i386-pc/boot.img' },
+    needed: 'bootable disks',
+    since: 'test',
+  },
+  {
+    package: 'grub-efi-amd64-bin',
+    probe: { file: '/usr/lib/grub/x86_64-efi/normal.mod' },
+    needed: 'bootable disks (--uefi)',
+    since: 'test',
+  },
+  { package: 'mtools', probe: { program: 'mformat' }, needed: 'bootable disks (--uefi)', since: 'test' },
+  {
+    package: 'ovmf',
+    probe: { file: '/usr/share/OVMF/OVMF_CODE.fd' },
+    needed: 'booting by UEFI (tests)',
+    since: 'test',
+  },
+  { package: 'gdisk', probe: { program: 'sgdisk' }, needed: 'checking partition tables (tests)', since: 'test' },
+  { package: 'genisoimage', probe: { program: 'isoinfo' }, needed: 'reading seeds (tests)', since: 'test' },
+  { package: 'libarchive-tools', probe: { program: 'bsdtar' }, needed: 'reading seeds (tests)', since: 'test' },
+  { package: 'xorriso', probe: { program: 'xorriso' }, needed: 'reading seeds (tests)', since: 'test' },
 ];
 
 export interface Finding {
@@ -89,7 +123,7 @@ function requirementsFor(goal: DoctorGoal): readonly Requirement[] {
 export async function checkMachine(context: Context, goal: DoctorGoal): Promise<Finding[]> {
   const findings: Finding[] = [];
   for (const requirement of requirementsFor(goal)) {
-    const name = 'program' in requirement.probe ? requirement.probe.program : `python3 -m ${requirement.probe.python}`;
+    const name = nameOf(requirement.probe);
     const there = await probe(context, requirement.probe);
     findings.push({
       name,
@@ -102,7 +136,13 @@ export async function checkMachine(context: Context, goal: DoctorGoal): Promise<
   return findings;
 }
 
+function nameOf(what: Probe): string {
+  if ('program' in what) return what.program;
+  return 'file' in what ? what.file : `python3 -m ${what.python}`;
+}
+
 async function probe(context: Context, what: Probe): Promise<boolean> {
+  if ('file' in what) return exists(what.file);
   if ('program' in what) return hasProgram(context, what.program);
   try {
     // Debian's own interpreter: one that comes first in PATH may be another version than the target's
