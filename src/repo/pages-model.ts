@@ -107,16 +107,22 @@ export function namesInRelations(page: PackagePage): string[] {
   return [...new Set(page.relations.flatMap((row) => row.groups.flat().map((relation) => relation.name)))];
 }
 
+/** A part of a long list that has a page of its own. */
+export interface ListPart {
+  /** What its names begin with: 'a', 'lib', 'python3-d'. */
+  readonly prefix: string;
+  readonly count: number;
+}
+
 /** Names [from, to) of a sorted list that share a page. */
-export interface NameGroup {
-  /** What they begin with: 'a', 'lib', 'python3-d'. */
+interface NameGroup {
   readonly prefix: string;
   readonly from: number;
   readonly to: number;
 }
 
 /** Names on one page; more are cut by what they begin with. */
-export const NAMES_PER_PAGE = 500;
+const NAMES_PER_PAGE = 500;
 
 /**
  * Cuts a long sorted list of names where they begin differently, as an index of a book: by the first letter, and where that is

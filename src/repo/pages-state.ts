@@ -6,7 +6,7 @@
 import { rm } from 'node:fs/promises';
 import { type Database, openDatabase } from '../core/db.ts';
 import { UserError } from '../core/errors.ts';
-import type { ListedPackage } from './pages-model.ts';
+import type { ListedPackage, ListPart } from './pages-model.ts';
 
 const MIGRATIONS: readonly string[] = [
   `
@@ -18,7 +18,9 @@ const MIGRATIONS: readonly string[] = [
     suite TEXT NOT NULL, target TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (suite, target, name)
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX mentions_by_name ON mentions (suite, name);
-  CREATE TABLE lists (suite TEXT NOT NULL, prefix TEXT NOT NULL, PRIMARY KEY (suite, prefix)) STRICT, WITHOUT ROWID;
+  CREATE TABLE lists (
+    suite TEXT NOT NULL, prefix TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (suite, prefix)
+  ) STRICT, WITHOUT ROWID;
   `,
 ];
 
@@ -33,6 +35,7 @@ export class PagesState implements Disposable {
 
   private constructor(db: Database) {
     this.#db = db;
+    db.exec('PRAGMA synchronous = NORMAL'); // the last pages may be made twice after a power cut: no harm
   }
 
   /** Opens or makes it; an unreadable one is thrown away. */
@@ -111,12 +114,22 @@ export class PagesState implements Disposable {
       .map((row) => String(row.name));
   }
 
-  lists(suite: string): Set<string> {
-    return new Set(this.#db.all('SELECT prefix FROM lists WHERE suite = ?', suite).map((row) => String(row.prefix)));
+  /** True when the name has a page. */
+  has(suite: string, name: string): boolean {
+    return this.#db.get('SELECT 1 FROM packages WHERE suite = ? AND name = ?', suite, name) !== undefined;
   }
 
-  saveLists(suite: string, prefixes: readonly string[]): void {
+  /** The parts of a long list, in order; none when everything fits on one page. */
+  lists(suite: string): ListPart[] {
+    return this.#db
+      .all('SELECT prefix, count FROM lists WHERE suite = ? ORDER BY prefix', suite)
+      .map((row) => ({ prefix: String(row.prefix), count: Number(row.count) }));
+  }
+
+  saveLists(suite: string, parts: readonly ListPart[]): void {
     this.#db.run('DELETE FROM lists WHERE suite = ?', suite);
-    for (const prefix of prefixes) this.#db.run('INSERT INTO lists (suite, prefix) VALUES (?, ?)', suite, prefix);
+    for (const { prefix, count } of parts) {
+      this.#db.run('INSERT INTO lists (suite, prefix, count) VALUES (?, ?, ?)', suite, prefix, count);
+    }
   }
 }

@@ -50,6 +50,7 @@ p { margin: .6rem 0; }
 code, pre, kbd { font-family: var(--mono); font-size: .88em; }
 pre { margin: .5rem 0 .9rem; padding: .75rem .9rem; background: var(--soft); border-radius: 8px; line-height: 1.5; overflow-x: auto; overflow-wrap: normal; white-space: pre; }
 .copy { position: relative; }
+.copy pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 .copy.on pre { padding-right: 5rem; }
 .copy button {
   position: absolute; top: .42rem; right: .45rem; padding: .2rem .65rem; border: 1px solid var(--line); border-radius: 6px;
@@ -72,10 +73,11 @@ h1 .version { margin-left: .35rem; font-size: .95rem; vertical-align: .3rem; let
   font: inherit; appearance: none;
 }
 .search input:focus { outline: 2px solid var(--accent); outline-offset: -1px; border-color: transparent; }
+#count { margin: .6rem 0 .3rem; color: var(--muted); font-size: .9rem; }
 .list { margin: 0; padding: 0; list-style: none; }
 .list li { display: grid; grid-template-columns: minmax(9rem, 17rem) minmax(6rem, 11rem) 1fr; gap: 0 1rem; align-items: baseline; padding: .5rem 0; border-top: 1px solid var(--line); }
 .list li:first-child { border-top: 0; }
-.list li[hidden] { display: none; }
+.list li[hidden], .names[hidden] { display: none; }
 .list a { font-weight: 600; }
 .list .about { color: var(--muted); font-size: .92rem; }
 .list .version { justify-self: start; }
@@ -83,8 +85,8 @@ h1 .version { margin-left: .35rem; font-size: .95rem; vertical-align: .3rem; let
 .names a, .button { display: inline-block; padding: .25rem .7rem; border: 1px solid var(--line); border-radius: 8px; background: var(--card); color: var(--text); font-size: .92rem; }
 .names a:hover, .button:hover { border-color: var(--accent); color: var(--accent); text-decoration: none; }
 .names small { color: var(--muted); }
-.button.main { padding: .45rem 1rem; background: var(--accent); border-color: var(--accent); color: var(--card); font-weight: 600; }
-.button.main:hover { color: var(--card); filter: brightness(1.08); }
+.downloads { display: flex; flex-wrap: wrap; gap: .4rem .5rem; align-items: center; }
+.button small { color: var(--muted); }
 .columns { display: grid; grid-template-columns: minmax(0, 1fr) 19rem; gap: 0 1.5rem; align-items: start; }
 .columns > div { min-width: 0; }
 dl { margin: 0; font-size: .92rem; }
@@ -92,7 +94,6 @@ dt { margin-top: .75rem; color: var(--muted); font-size: .8rem; }
 dt:first-child { margin-top: 0; }
 dd { margin: 0; }
 .relations dd { margin-bottom: .2rem; }
-.relations dd span { white-space: normal; }
 .scroll { overflow-x: auto; }
 table { width: 100%; border-collapse: collapse; font-size: .92rem; }
 th { padding: 0 1rem .4rem 0; color: var(--muted); font-size: .8rem; font-weight: 500; text-align: left; }
@@ -199,8 +200,7 @@ if (search && list) {
     const best = found.filter((entry) => entry.parts[0].startsWith(all[0]));
     const sorted = [...best, ...found.filter((entry) => !best.includes(entry))].slice(0, 200);
     list.replaceChildren(...sorted.map((entry) => row(entry.parts)));
-    const names = document.querySelector('.names');
-    if (names) names.hidden = all.length > 0;
+    document.querySelector('.names').hidden = all.length > 0;
     count.textContent = all.length === 0 ? before : found.length + ' found' + (found.length > 200 ? ', the first 200 shown' : '');
   }
 

@@ -9,7 +9,7 @@ import { formatBytes } from '../core/log.ts';
 import { shellQuote } from '../core/run.ts';
 import { getField } from '../deb/control.ts';
 import { type Html, html, pathLink, plainText, renderDescription, safeLink } from './pages-html.ts';
-import type { ListedPackage, NameGroup, PackagePage, RelationRow } from './pages-model.ts';
+import type { ListedPackage, ListPart, PackagePage, RelationRow } from './pages-model.ts';
 import { SCRIPT, STYLE } from './pages-style.ts';
 
 /** What every page knows of the repository. */
@@ -33,7 +33,6 @@ export interface SuiteView {
 /** What only the page of the suite shows: it changes with each publish. */
 export interface SuiteState {
   readonly packages: number;
-  readonly generation: string;
   /** ISO 8601. */
   readonly date: string;
   readonly validUntil: string | undefined;
@@ -181,19 +180,19 @@ function renderRows(packages: readonly ListedPackage[], folder: string): Html[] 
 
 /**
  * The page of a suite: how to set it up, what is in it, what is new.
- * @param list every package when they fit on a page, else the groups that have pages of their own
+ * @param list every package when they fit on a page, else the parts that have pages of their own
  */
 export function renderSuitePage(
   repository: RepositoryView,
   suite: SuiteView,
   state: SuiteState,
-  list: { readonly packages: readonly ListedPackage[] } | { readonly groups: readonly NameGroup[] },
+  list: { readonly packages: readonly ListedPackage[] } | { readonly parts: readonly ListPart[] },
   arrivals: readonly Arrival[],
 ): string {
-  const isCut = 'groups' in list;
+  const isCut = 'parts' in list;
   const names = isCut
     ? html`<ul class="names">
-${list.groups.map((group) => html`<li><a href="list/${pathLink(group.prefix)}.html">${group.prefix} <small>${group.to - group.from}</small></a></li>\n`)}</ul>
+${list.parts.map((part) => html`<li><a href="list/${pathLink(part.prefix)}.html">${part.prefix} <small>${part.count}</small></a></li>\n`)}</ul>
 <ul class="list" id="packages"></ul>\n`
     : html`<ul class="list" id="packages">\n${renderRows(list.packages, 'packages/')}</ul>\n`;
   const latest = arrivals.map(
@@ -337,7 +336,8 @@ export function renderPackagePage(
 <div class="columns"><div>
 <section>
 <h2>Install</h2>
-${command(`sudo apt install ${page.name}`)}<p>First time here? <a href="../index.html#setup">Set up ${suite.name}</a>. Or download: ${buttons}</p>
+${command(`sudo apt install ${page.name}`)}<p>First time here? <a href="../index.html#setup">Set up ${suite.name}</a> before.</p>
+<p class="downloads"><span>Or download</span> ${buttons}</p>
 </section>
 ${description.length === 0 ? undefined : html`<section>\n<h2>Description</h2>\n${description}</section>\n`}${renderRelations(page.relations, isKnown)}</div>
 ${renderFacts(page)}</div>

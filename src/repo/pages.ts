@@ -31,7 +31,7 @@ import type { Generation, PublishedPackage } from './catalog.ts';
 import type { RepoHandle } from './handle.ts';
 import { renderFeed } from './pages-feed.ts';
 import { synopsisOf } from './pages-html.ts';
-import { groupNames, type ListedPackage, namesInRelations, packagePage } from './pages-model.ts';
+import { groupNames, type ListedPackage, type ListPart, namesInRelations, packagePage } from './pages-model.ts';
 import { PagesState } from './pages-state.ts';
 import { SCRIPT, STYLE, UNKNOWN_URL } from './pages-style.ts';
 import {
@@ -130,11 +130,10 @@ class SuiteUpdate {
     const touched = isUsable ? this.#repo.catalog.namesTouched(name, known.change, change) : undefined;
     if (touched === undefined) await this.#renewAll();
     else if (touched.length > 0) await this.#renew(touched);
-    const packages = this.#state.packages(name);
-    this.#writeLists(packages, touched);
-    await this.#writeFront(packages, options);
+    const list = this.#writeLists(touched);
+    await this.#writeFront(list, options);
     this.#state.saveSuite(name, { change, look });
-    return packages.length;
+    return countOf(list);
   }
 
   /** Of what shows on every page. */
@@ -146,100 +145,105 @@ class SuiteUpdate {
   }
 
   async #renewAll(): Promise<void> {
-    const names = this.#repo.catalog.namesAt(this.#suite.name, this.#generation.change);
+    const names = this.#repo.catalog.namesAt(this.#suite.name, this.#suite.components, this.#generation.change);
     const known = new Set(names);
     this.#state.transaction(() => this.#state.forget(this.#suite.name));
-    await this.#writePackages(names, known);
+    await this.#writePackages(names, (name) => known.has(name));
     this.#folder.keepOnly(`${this.#base}/packages`, new Set(names.map((name) => `${name}.html`)));
   }
 
   /** @param touched names of which something came or went */
   async #renew(touched: readonly string[]): Promise<void> {
     const { name: suite } = this.#suite;
-    const known = new Set(this.#state.packages(suite).map((one) => one.name));
     const named = new Set(touched);
+    const there = new Map<string, boolean>();
     for (const name of touched) {
       const isThere = this.#versions(name).length > 0;
-      if (isThere === known.has(name)) continue;
-      if (isThere) known.add(name);
-      else known.delete(name);
+      there.set(name, isThere);
+      if (isThere === this.#state.has(suite, name)) continue;
       for (const other of this.#state.mentioning(suite, name)) named.add(other);
     }
-    for (const name of named) {
-      if (known.has(name)) continue;
+    for (const [name, isThere] of there) {
+      if (isThere) continue;
       named.delete(name);
       this.#state.dropPackage(suite, name);
       this.#folder.remove(`${this.#base}/packages/${name}.html`);
     }
-    await this.#writePackages([...named], known);
+    await this.#writePackages([...named], (name) => there.get(name) ?? this.#state.has(suite, name));
   }
 
-  async #writePackages(names: readonly string[], known: ReadonlySet<string>): Promise<void> {
+  /** @param isKnown whether a name has a page when this is done */
+  async #writePackages(names: readonly string[], isKnown: (name: string) => boolean): Promise<void> {
     for (let at = 0; at < names.length; at += BATCH_PAGES) {
       await setImmediate();
       this.#repo.context.signal.throwIfAborted();
       this.#state.transaction(() => {
-        for (const name of names.slice(at, at + BATCH_PAGES)) this.#writePackage(name, known);
+        for (const name of names.slice(at, at + BATCH_PAGES)) this.#writePackage(name, isKnown);
       });
     }
   }
 
-  #writePackage(name: string, known: ReadonlySet<string>): void {
+  #writePackage(name: string, isKnown: (name: string) => boolean): void {
     const page = packagePage(this.#versions(name));
-    const text = renderPackagePage(this.#view, this.#suite, page, (other) => other !== name && known.has(other));
+    const text = renderPackagePage(this.#view, this.#suite, page, (other) => other !== name && isKnown(other));
     this.#folder.replace(`${this.#base}/packages/${name}.html`, text);
     this.#state.savePackage(this.#suite.name, page, namesInRelations(page));
   }
 
   #versions(name: string): PublishedPackage[] {
-    return this.#repo.catalog.versionsAt(this.#suite.name, name, this.#generation.change);
+    const { name: suite, components } = this.#suite;
+    return this.#repo.catalog.versionsAt(suite, components, name, this.#generation.change);
   }
 
-  /** The parts of a long list. @param touched undefined: all */
-  #writeLists(packages: readonly ListedPackage[], touched: readonly string[] | undefined): void {
+  /** Every package, or the parts of a long list, whose pages are written. @param touched undefined: all */
+  #writeLists(touched: readonly string[] | undefined): SuiteList {
     const { name: suite } = this.#suite;
-    const groups = groupNames(packages.map((one) => one.name));
-    const parts = groups[0]?.prefix === '' ? [] : groups;
     const before = this.#state.lists(suite);
-    for (const { prefix, from, to } of parts) {
-      const isSame = touched !== undefined && before.has(prefix) && !touched.some((name) => name.startsWith(prefix));
+    if (touched?.length === 0 && before.length > 0) return { parts: before };
+    const packages = this.#state.packages(suite);
+    const groups = groupNames(packages.map((one) => one.name));
+    if (groups.every((group) => group.prefix === '')) {
+      this.#state.saveLists(suite, []);
+      this.#folder.remove(`${this.#base}/list`);
+      this.#folder.remove(`${this.#base}/search.txt`);
+      return { packages };
+    }
+    const known = new Set(before.map((part) => part.prefix));
+    for (const { prefix, from, to } of groups) {
+      const isSame = touched !== undefined && known.has(prefix) && !touched.some((name) => name.startsWith(prefix));
       if (isSame) continue;
       const text = renderListPage(this.#view, this.#suite, prefix, packages.slice(from, to));
       this.#folder.write(`${this.#base}/list/${prefix}.html`, text);
     }
-    if (parts.length === 0) {
-      if (touched === undefined || before.size > 0) this.#folder.remove(`${this.#base}/list`);
-      this.#folder.remove(`${this.#base}/search.txt`);
-    } else {
-      this.#folder.keepOnly(`${this.#base}/list`, new Set(parts.map(({ prefix }) => `${prefix}.html`)));
-      if (touched === undefined || touched.length > 0) {
-        this.#folder.replace(`${this.#base}/search.txt`, renderSearchIndex(packages));
-      }
-    }
-    const prefixes = parts.map(({ prefix }) => prefix);
-    if (prefixes.length !== before.size || prefixes.some((prefix) => !before.has(prefix))) {
-      this.#state.transaction(() => this.#state.saveLists(suite, prefixes));
-    }
+    const parts = groups.map(({ prefix, from, to }) => ({ prefix, count: to - from }));
+    this.#folder.keepOnly(`${this.#base}/list`, new Set(parts.map(({ prefix }) => `${prefix}.html`)));
+    this.#folder.replace(`${this.#base}/search.txt`, renderSearchIndex(packages));
+    this.#state.transaction(() => this.#state.saveLists(suite, parts));
+    return { parts };
   }
 
-  async #writeFront(packages: readonly ListedPackage[], options: PagesOptions): Promise<void> {
-    const { id, date, validUntil, change } = this.#generation;
+  async #writeFront(list: SuiteList, options: PagesOptions): Promise<void> {
+    const { date, validUntil, change } = this.#generation;
     const iso = (seconds: number) => new Date(seconds * 1000).toISOString();
     const state = {
-      packages: packages.length,
-      generation: id,
+      packages: countOf(list),
       date: iso(date),
       validUntil: validUntil === undefined ? undefined : iso(validUntil),
       sources: await options.sources(this.#suite, this.#view.url ?? UNKNOWN_URL),
     };
-    const groups = groupNames(packages.map((one) => one.name));
-    const list = groups.length === 0 || groups[0]?.prefix === '' ? { packages } : { groups };
     const arrivals = this.#repo.catalog.latestArrivals(this.#suite.name, change, FEED_ENTRIES).map(arrivalOf);
     const shown = [...Map.groupBy(arrivals, (one) => one.name).values()].map((same) => same[0]!);
     const front = renderSuitePage(this.#view, this.#suite, state, list, shown.slice(0, SHOWN_ARRIVALS));
     this.#folder.write(`${this.#base}/index.html`, front);
     this.#folder.write(`${this.#base}/feed.atom`, renderFeed(this.#view, this.#suite, arrivals, state.date));
   }
+}
+
+/** What the page of a suite lists. */
+type SuiteList = { readonly packages: readonly ListedPackage[] } | { readonly parts: readonly ListPart[] };
+
+function countOf(list: SuiteList): number {
+  return 'packages' in list ? list.packages.length : list.parts.reduce((sum, part) => sum + part.count, 0);
 }
 
 function arrivalOf({ package: item, addedAt }: PublishedPackage): Arrival {
