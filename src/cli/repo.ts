@@ -20,6 +20,7 @@ import {
   userName,
 } from './repo-place.ts';
 import { addQueries } from './repo-queries.ts';
+import { addSettings } from './repo-suite.ts';
 
 export function addRepoCommands(program: Command, cli: Cli): void {
   const repo = program.command('repo').description('signed apt repositories');
@@ -29,6 +30,7 @@ export function addRepoCommands(program: Command, cli: Cli): void {
       .description(description)
       .option('--repo <dir>', 'the repository; default: repo.dir of buildkit.yaml');
   addInit(row, cli);
+  addSettings(row, cli);
   addContents(row, cli);
   addQueries(row, cli);
   addPublish(row, cli);

@@ -139,6 +139,9 @@ const MIGRATIONS: readonly string[] = [
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX package_files_name ON package_files (filename);
   `,
+  `
+  CREATE TABLE file_lists (sha256 TEXT PRIMARY KEY, paths BLOB NOT NULL) STRICT, WITHOUT ROWID;
+  `,
 ];
 
 const PACKAGE_COLUMNS =
@@ -548,6 +551,15 @@ export class Catalog implements Disposable {
   /** Files of a source beside its .dsc. Sources may share one. */
   packageFiles(id: number): PackageFile[] {
     return this.#db.all('SELECT filename, size, sha256 FROM package_files WHERE package = ?', id).map(packageFileOf);
+  }
+
+  /** The compressed list of what a package installs, by the digest of the package. */
+  fileList(sha256: string): Uint8Array | undefined {
+    return this.#db.get('SELECT paths FROM file_lists WHERE sha256 = ?', sha256)?.paths as Uint8Array | undefined;
+  }
+
+  saveFileList(sha256: string, paths: Uint8Array): void {
+    this.#db.run('INSERT OR REPLACE INTO file_lists (sha256, paths) VALUES (?, ?)', sha256, paths);
   }
 
   /** Files of these sources that no other source lists. */

@@ -86,11 +86,41 @@ export async function planSuite(
     const usable = known.length === INDEX_COMPRESSIONS.length && known.every((file) => hasObject(layout, file));
     files.push(...(usable ? known : await writeIndex(layout, cache, index)));
   }
+  if (suite.contents) files.push(...(await planContents(context, layout, catalog, suite, facts.change)));
   const undated = renderRelease(facts.repository, suite, files, { date: 0, validUntil: undefined });
   const fingerprint = createHash('sha256')
     .update(JSON.stringify([undated, facts.keys, facts.repository.validDays, INDEX_FORMAT]))
     .digest('hex');
   return { suite, change: facts.change, files, packages: catalog.countMembers(suite.name), fingerprint };
+}
+
+/** Contents of each component and architecture; what did not change since the last generation is taken from there. */
+async function planContents(
+  context: Context,
+  layout: Layout,
+  catalog: Catalog,
+  suite: SuiteSettings,
+  change: number,
+): Promise<IndexFile[]> {
+  const { contentsMembers } = await import('./contents.ts');
+  const before = catalog.currentGeneration(suite.name);
+  const files: IndexFile[] = [];
+  for (const component of suite.components) {
+    for (const architecture of suite.architectures) {
+      const path = `${component}/Contents-${architecture}.gz`;
+      const key: IndexKey = { suite: suite.name, component, kind: 'deb', architecture };
+      const known =
+        before && isCurrent(catalog, before, { key, path }) && before.files.find((file) => file.path === path);
+      if (known && hasObject(layout, known)) {
+        files.push(known);
+        continue;
+      }
+      await using writer = await ObjectWriter.open(layout);
+      for await (const piece of contentsMembers(context, layout, catalog, key, change)) await writer.write(piece);
+      files.push({ path, ...(await writer.finish()) });
+    }
+  }
+  return files;
 }
 
 /** Writes one index in every compressed form, one block in memory at a time. */

@@ -58,6 +58,9 @@ export interface RemoveOptions {
   readonly who?: string | undefined;
 }
 
+/** What is undefined stays as it is. */
+type Change<T> = { readonly [K in keyof T]?: T[K] | undefined };
+
 /** An open repository. `using` it closes its database. */
 export class Repo implements Disposable {
   readonly #handle: RepoHandle;
@@ -110,6 +113,37 @@ export class Repo implements Disposable {
 
   suites(): SuiteSettings[] {
     return this.#handle.catalog.suites();
+  }
+
+  /** Changes what the repository says of itself; undefined values stay. Clients see it with the next publish. */
+  async saveSettings(change: Change<RepositorySettings>): Promise<RepositorySettings> {
+    using _ = await lockPublish(this.#handle);
+    const known = Object.entries(change).filter(([, value]) => value !== undefined);
+    const settings = checkRepository({ ...this.settings(), ...Object.fromEntries(known) });
+    this.#handle.catalog.saveSettings(settings);
+    return settings;
+  }
+
+  /** Changes a suite, or makes it with what the first one has. Clients see it with the next publish. */
+  async saveSuite(
+    name: string,
+    change: Change<SuiteSettings>,
+    components: readonly string[] = [],
+    architectures: readonly string[] = [],
+  ): Promise<SuiteSettings> {
+    using _ = await lockPublish(this.#handle);
+    const suites = this.suites();
+    const before = suites.find((suite) => suite.name === name);
+    const model = before ?? { name, components: suites[0]!.components, architectures: suites[0]!.architectures };
+    const known = Object.entries(change).filter(([, value]) => value !== undefined);
+    const settings = checkSuite({
+      ...model,
+      ...Object.fromEntries(known),
+      components: [...(before || components.length === 0 ? model.components : []), ...components],
+      architectures: [...(before || architectures.length === 0 ? model.architectures : []), ...architectures],
+    });
+    this.#handle.catalog.transaction(() => this.#handle.catalog.saveSuite(settings));
+    return settings;
   }
 
   /**

@@ -39,6 +39,8 @@ export interface SuiteSettings {
   readonly architectures: readonly string[];
   readonly notAutomatic?: boolean | undefined;
   readonly butAutomaticUpgrades?: boolean | undefined;
+  /** Publish Contents: which package has which file. */
+  readonly contents?: boolean | undefined;
 }
 
 export const DEFAULT_VALID_DAYS = 14;
@@ -98,6 +100,7 @@ export function checkRepository(settings: RepositorySettings): RepositorySetting
   for (const [what, days] of [
     ['valid for', settings.validDays],
     ['keep', settings.keepDays],
+    ['keep generations', settings.keepGenerations],
   ] as const) {
     if (!Number.isInteger(days) || days < 0 || days > 36_500) {
       throw new UserError('bad-value', `'${days}' is no number of days (${what})`, {

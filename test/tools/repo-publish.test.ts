@@ -76,6 +76,35 @@ describe('the indexes', () => {
     }
   });
 
+  it('tell which package has which file, as apt-ftparchive does', async () => {
+    await using world = await createWorld(NOW);
+    using repo = await newRepo(world);
+    await repo.saveSuite('bookworm', { contents: true });
+    const incoming = join(world.path, 'in');
+    for (const name of ['one', 'two']) await makePackage(world.context, incoming, { name });
+    await makePackage(world.context, incoming, { name: 'three', architecture: 'amd64', fields: { Section: 'net' } });
+    await repo.add('bookworm', [incoming]);
+    await repo.publish(['bookworm']);
+    const path = dists(repo, 'bookworm/main/Contents-amd64.gz');
+    const lines = (text: string) =>
+      text
+        .split('\n')
+        .map((line) => line.replaceAll(/\s+/g, ' '))
+        .filter(Boolean);
+    const ours = lines((await run({}, 'gzip', ['-dc', path])).stdout);
+    expect(ours).toEqual([
+      'usr/share/one/data misc/one',
+      'usr/share/three/data net/three',
+      'usr/share/two/data misc/two',
+    ]);
+    const theirs = await run({}, 'apt-ftparchive', ['contents', 'pool'], { cwd: repo.publicDir });
+    // it knows sections from override files alone
+    expect(lines(theirs.stdout).sort()).toEqual(ours.map((line) => line.replace(/ \w+\//, ' ')));
+    expect(await readFile(dists(repo, 'bookworm/Release'), 'utf8')).toContain(' main/Contents-amd64.gz\n');
+    await run({}, 'sh', ['-c', 'mv "$0" "$0.away"', join(repo.publicDir, 'pool')]); // nothing is unpacked again
+    expect(await repo.publish(['bookworm'], { force: true })).toMatchObject([{ published: true }]);
+  });
+
   it('are the same bytes whatever way led to their contents', async () => {
     await using world = await createWorld(NOW);
     using repo = await newRepo(world);
