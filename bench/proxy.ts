@@ -47,13 +47,16 @@ const medium = randomPackage('medium', 1_000_000);
 const large = ['large1', 'large2'].map((name) => randomPackage(name, 200_000_000));
 const many = Array.from({ length: SMALL_PACKAGES }, (_, index) => randomPackage(`tiny${index}`, 20_000));
 
-async function curl(url: string, proxy: string | undefined): Promise<{ first: number; total: number; ok: boolean }> {
+async function curl(
+  url: string,
+  proxy: string | undefined,
+): Promise<{ first: number; total: number; ok: boolean; size: number }> {
   const args = ['-s', '-o', '/dev/null', '-w', '%{http_code} %{time_starttransfer} %{time_total} %{size_download}'];
   const { stdout } = await run({}, 'curl', [...args, ...(proxy === undefined ? [] : ['-x', proxy]), url], {
     okExitCodes: [18],
   });
-  const [status, first, total] = stdout.split(' ').map(Number);
-  return { first: first! * 1000, total: total! * 1000, ok: status === 200 };
+  const [status, first, total, size] = stdout.split(' ').map(Number);
+  return { first: first! * 1000, total: total! * 1000, ok: status === 200, size: size! };
 }
 
 function address(bed: Bed, cache: Cache, path: string): { url: string; proxy: string | undefined } {
@@ -106,6 +109,8 @@ async function measure(bed: Bed, cache: Cache): Promise<Row> {
   const cold = await get(poolPath(large[0]!));
   await truncate(log, 0);
   const crowd = await Promise.all(Array.from({ length: 20 }, () => get(poolPath(large[1]!))));
+  const short = crowd.filter((one) => !one.ok || one.size !== 200_000_000).length;
+  if (short > 0) process.stderr.write(`${cache.name}: ${short} of 20 clients did not get the whole file\n`);
   const fetches = readFileSync(log, 'utf8')
     .split('\n')
     .filter((line) => line.includes('large2')).length;

@@ -41,8 +41,10 @@ export interface Blobs {
   removePartial(file: string): void;
   /** Reads the whole object; undefined when it is not there. */
   digest(sha256: string): Promise<string | undefined>;
-  /** Names below `objects`, whole or strange. */
+  /** Names below `objects`, whole or strange; not what a killed writer left. */
   names(): Iterable<string>;
+  /** Removes what killed writers left. */
+  sweep(): void;
   partialNames(): string[];
 }
 
@@ -75,6 +77,17 @@ export function openBlobs(dir: string): Blobs {
     return statSync(pathOf(sha256)).mtimeMs;
   }
 
+  function openForWriting(path: string, sha256: string): number {
+    try {
+      return openSync(path, 'w', 0o644);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error;
+      known.clear();
+      folderFor(sha256);
+      return openSync(path, 'w', 0o644);
+    }
+  }
+
   return {
     dir,
     pathOf,
@@ -93,9 +106,11 @@ export function openBlobs(dir: string): Blobs {
     },
     adopt,
     write(bytes, sha256) {
+      // in the same folder: renames between folders wait for each other, all over the file system
+      folderFor(sha256);
       serial += 1;
-      const path = partialPath(`w${serial}-${sha256.slice(0, 16)}`);
-      const fd = openSync(path, 'w', 0o644);
+      const path = join(objects, sha256.slice(0, 2), `.${serial}.tmp`);
+      const fd = openForWriting(path, sha256);
       try {
         for (let offset = 0; offset < bytes.length; ) offset += writeSync(fd, bytes, offset);
       } catch (error) {
@@ -122,7 +137,14 @@ export function openBlobs(dir: string): Blobs {
     *names() {
       for (const folder of readdirSync(objects)) {
         const entries = statSync(join(objects, folder)).isDirectory() ? readdirSync(join(objects, folder)) : [];
-        yield* entries;
+        yield* entries.filter((name) => !name.startsWith('.'));
+      }
+    },
+    sweep() {
+      for (const folder of readdirSync(objects)) {
+        for (const name of readdirSync(join(objects, folder))) {
+          if (name.startsWith('.') && name.endsWith('.tmp')) rmSync(join(objects, folder, name), { force: true });
+        }
       }
     },
     partialNames: () => readdirSync(partials),

@@ -171,6 +171,7 @@ export class ProxyCache implements AsyncDisposable {
     if (parts.serving === false) return;
     this.#timer = setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS);
     this.#timer.unref();
+    this.blobs.sweep();
     if (this.store.state('clean') === 'no') this.#doubtRecent();
     this.store.setState('clean', 'no');
   }
