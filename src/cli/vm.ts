@@ -10,6 +10,7 @@ import type { StartOptions, StopMeans } from '../vm/vm.ts';
 import { type Cli, type CommandContext, type Output, table } from './command.ts';
 import { addBaseFetch, addBuildOptions, type BuildFlags, buildRequest, buildToTarget } from './vm-fetch.ts';
 import { addBridgeOptions, addVmNetCommands, type BridgeFlags, networkChoice } from './vm-net.ts';
+import { addVmSshConfigCommands } from './vm-ssh-config.ts';
 import { addVmTestCommand } from './vm-test.ts';
 
 export function addVmCommands(program: Command, cli: Cli): void {
@@ -22,6 +23,7 @@ export function addVmCommands(program: Command, cli: Cli): void {
   addInside(vm, cli);
   addVmTestCommand(vm, cli);
   addVmNetCommands(vm, cli);
+  addVmSshConfigCommands(vm, cli);
 }
 
 /** `-m`, `-c`, `--accel`, as every row that boots a machine takes them. */

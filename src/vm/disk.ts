@@ -181,7 +181,7 @@ async function textOf(path: string): Promise<string> {
  * Kernel and initrd as GRUB shall name them: Debian's links where they are, else the newest pair in /boot.
  * @throws UserError `disk-no-kernel`
  */
-export async function findKernel(root: string): Promise<{ kernel: string; initrd: string }> {
+async function findKernel(root: string): Promise<{ kernel: string; initrd: string }> {
   const names = new Set(await namesIn(join(root, 'boot')));
   const linked = async (link: string) => {
     const target = await linkTarget(join(root, link));
