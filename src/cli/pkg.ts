@@ -1,10 +1,13 @@
 /** `buildkit pkg`: building packages, and looking into any. */
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { readDeb } from '../deb/archive.ts';
+import { printable } from '../core/log.ts';
+import { type DebFile, extractDeb, listDeb, readDeb } from '../deb/archive.ts';
 import { getField } from '../deb/control.ts';
 import { type BuildRequest, buildPackages, type DependencyMode, planBuild } from '../pkg/build.ts';
+import { diffDebs, diffText } from '../pkg/diff.ts';
 import { packageInfo, packageInfoText } from '../pkg/info.ts';
+import { type Finding, lintDeb } from '../pkg/lint.ts';
 import { type Cli, type CommandContext, type Output, table } from './command.ts';
 
 interface BuildOptions {
@@ -47,6 +50,11 @@ export function addPkgCommands(program: Command, cli: Cli): void {
         return options.graph ? { data: plan.edges, text: graphText(plan.edges) } : planOutput(request, plan);
       }),
     );
+  addInspection(pkg, cli);
+}
+
+/** Rows that look into any .deb, also a foreign or hostile one. */
+function addInspection(pkg: Command, cli: Cli): void {
   pkg
     .command('info')
     .description('what a .deb says of itself')
@@ -57,6 +65,67 @@ export function addPkgCommands(program: Command, cli: Cli): void {
         return { data: packageInfo(info), text: packageInfoText(info) };
       }),
     );
+  pkg
+    .command('contents')
+    .description('the files in a .deb')
+    .argument('<file>', 'the .deb file')
+    .action(
+      cli.action(async (cx, file: string) => {
+        const files = await Array.fromAsync(listDeb(cx, resolve(cx.cwd, file)));
+        return { data: files, text: printable(table(files.map(contentsRow))) };
+      }),
+    );
+  pkg
+    .command('extract')
+    .description('unpack the files of a .deb; nothing is written outside of the folder')
+    .argument('<file>', 'the .deb file')
+    .argument('<dir>', 'made when missing')
+    .action(
+      cli.action(async (cx, file: string, dir: string) => {
+        const target = resolve(cx.cwd, dir);
+        await extractDeb(cx, resolve(cx.cwd, file), target);
+        return { data: { target }, text: target };
+      }),
+    );
+  pkg
+    .command('lint')
+    .description("check packages: quick rules of Debian Policy, and lintian's where it is installed; exit 1 on errors")
+    .argument('<files...>', '.deb files')
+    .option('--no-lintian', 'quick rules only')
+    .action(
+      cli.action(async (cx, files: string[], options: { lintian: boolean }) => {
+        const findings: Finding[] = [];
+        for (const file of files) findings.push(...(await lintDeb(cx, resolve(cx.cwd, file), options.lintian)));
+        const rows = findings.map((one) => [one.severity, one.subject ?? '', one.message, `(${one.policy})`]);
+        const exitCode = findings.some((one) => one.severity === 'error') ? 1 : 0;
+        return { data: findings, text: findings.length === 0 ? 'no problems found' : printable(table(rows)), exitCode };
+      }),
+    );
+  pkg
+    .command('diff')
+    .description('what differs between two packages; exit 1 when something does')
+    .argument('<a>', 'a .deb file')
+    .argument('<b>', 'another')
+    .action(
+      cli.action(async (cx, a: string, b: string) => {
+        const diff = await diffDebs(cx, resolve(cx.cwd, a), resolve(cx.cwd, b));
+        return { data: diff, text: printable(diffText(diff)), exitCode: diff.identical ? 0 : 1 };
+      }),
+    );
+}
+
+function contentsRow(file: DebFile): string[] {
+  const link = file.link === undefined ? '' : ` -> ${file.link}`;
+  const owner = `${file.user || file.uid}/${file.group || file.gid}`;
+  const time = new Date(file.mtime * 1000).toISOString().slice(0, 16).replace('T', ' ');
+  return [
+    file.type,
+    file.mode.toString(8).padStart(4, '0'),
+    owner,
+    String(file.size).padStart(9),
+    time,
+    `${file.path}${link}`,
+  ];
 }
 
 function withPlanOptions(command: Command): Command {

@@ -167,6 +167,7 @@ async function prepare(context: Context, request: BuildRequest): Promise<Prepare
     const { prepareNode } = await import('./node/builder.ts'); // npm's own code is large: loaded for those who need it
     const node = stack.use(await prepareNode(context, input, { ...options, ...nodeOptions(options.policy) }));
     jobs.push(...node.jobs);
+    edges.push(...node.edges);
     warnings.push(...node.warnings);
   }
   table.push(...jobs.map(({ name, version, why }): PlannedDependency => ({ name, version, decision: 'build', why })));

@@ -4,12 +4,13 @@
  * Secret: how one word is told from the other.
  */
 import { stat } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import { UserError } from '../core/errors.ts';
-import { digestFile, exists } from '../core/files.ts';
+import { digestFile } from '../core/files.ts';
 import { readManifest } from './manifest/builder.ts';
 import type { Manifest } from './manifest/schema.ts';
 import type { NodeInput } from './node/builder.ts';
+import { isNodeProject } from './node/project.ts';
 import type { PythonInputs } from './python/builder.ts';
 import { isPythonProject, readProject } from './python/project.ts';
 import { normaliseName, parseRequirement, RequirementError } from './python/requirement.ts';
@@ -55,6 +56,8 @@ export async function readInputs(words: readonly string[], cwd: string): Promise
       python.projects.push({ project: await readProject(path), extras });
     } else if (kind?.isDirectory() && (await isNodeProject(path))) node.push({ kind: 'project', folder: path });
     else if (kind?.isDirectory() && wantsPath) throw unknownFolder(word);
+    else if (kind?.isFile() && /^(package-lock|npm-shrinkwrap)\.json$/.test(basename(path)))
+      node.push({ kind: 'project', folder: dirname(path) });
     else if (kind?.isFile() && /\.t(ar\.)?gz$/.test(path)) node.push({ kind: 'package', spec: path });
     else if (word.startsWith('npm:')) node.push({ kind: 'package', spec: word.slice('npm:'.length) });
     else if (kind?.isFile() && path.endsWith('.whl')) {
@@ -72,10 +75,6 @@ export async function readInputs(words: readonly string[], cwd: string): Promise
   }
   const isEmpty = Object.values(python).every((list) => list.length === 0);
   return { trees, manifests, node, python: isEmpty ? undefined : python };
-}
-
-async function isNodeProject(folder: string): Promise<boolean> {
-  return (await exists(join(folder, 'package.json'))) || (await exists(join(folder, 'package-lock.json')));
 }
 
 function unknownFolder(word: string): UserError {

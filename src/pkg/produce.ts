@@ -16,6 +16,7 @@ import { formatParagraph, parseParagraph } from '../deb/control.ts';
 import { type BinaryPackage, debFileName } from '../deb/package.ts';
 import { cachedFiles, forget, keepFiles, keyOf, workFolder } from './cache.ts';
 import type { PackageJob } from './job.ts';
+import { type Finding, lint, lintInputOf } from './lint.ts';
 
 export interface Built {
   readonly package: BinaryPackage;
@@ -70,18 +71,23 @@ async function produce(
     const written = await writeDeb(context, path, made.spec, { compression, sourceDateEpoch });
     const { path: _, control, ...digests } = written;
     const paths = pathsOf(made.spec);
-    const notes: Notes = { package: { ...digests, control: formatParagraph(control) }, paths, warnings: made.warnings };
+    const warnings = [...made.warnings, ...lint(lintInputOf(made.spec)).map(asWarning)];
+    const notes: Notes = { package: { ...digests, control: formatParagraph(control) }, paths, warnings };
     await writeFile(join(folder, 'notes.json'), JSON.stringify(notes));
     // without a key known beforehand, the bytes themselves are the key
     const kept = await keepFiles(context, 'debs', key ?? keyOf(['bytes', digests.sha256]), folder);
     return {
       package: { ...digests, control, path: kept.find((file) => file.endsWith('.deb'))! },
       paths,
-      warnings: made.warnings,
+      warnings,
     };
   } finally {
     made[Symbol.dispose]?.();
   }
+}
+
+function asWarning(finding: Finding): string {
+  return `${finding.subject}: ${finding.message} (${/^\d/.test(finding.policy) ? 'Policy ' : ''}${finding.policy})`;
 }
 
 function pathsOf(spec: DebSpec): string[] {
