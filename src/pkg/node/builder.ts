@@ -8,10 +8,11 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Context } from '../../core/context.ts';
 import { UserError } from '../../core/errors.ts';
-import type { DebEntry, DebSpec } from '../../deb/archive.ts';
-import { formatRelations } from '../../deb/relation.ts';
+import type { DebEntry } from '../../deb/archive.ts';
+import { formatRelations, parseRelations } from '../../deb/relation.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
 import { keyOf, workFolder } from '../cache.ts';
+import type { BuildPolicy, PackageJob } from '../job.ts';
 import { readService, type ServiceFiles } from '../python/service.ts';
 import { type NodeModule, packProject, type ResolvedTree, resolveTree, type TreeRequest } from './arborist.ts';
 import { readCopyright } from './copyright.ts';
@@ -34,6 +35,7 @@ import { readNpmOptions } from './npmrc.ts';
 import { type NodePackage, nodePackage } from './package.ts';
 import { type NodeMode, type NodePlan, type PlannedNode, planNodePackages } from './plan.ts';
 import { copyProject, digestTree, NO_DATE, type NodeProject, readNodeProject, restoreProject } from './project.ts';
+import { rememberNode } from './remembered.ts';
 import { inspectTarball } from './tarball.ts';
 import { type NodeTarget, nodeTarget } from './target.ts';
 
@@ -52,33 +54,34 @@ export interface NodeBuildOptions {
   /** Names, or NAME@VERSION, whose install scripts may run; beside `allowScripts` in package.json. */
   readonly allowScripts: readonly string[];
   readonly sourceDateEpoch: number | undefined;
+  /** Debian names by npm name, for what is asked for; further relations by Debian name. */
+  readonly policy?: Pick<BuildPolicy, 'rename' | 'depends'> | undefined;
+  /** Asks the registry again, also when it was asked minutes ago. */
+  readonly refresh?: boolean | undefined;
   /** Asked once the author is known. */
   readonly maintainer: (author: string | undefined) => Promise<string>;
 }
 
-export interface NodeJob {
-  readonly name: string;
-  readonly version: string;
-  readonly source: string;
-  readonly why: string;
-  /** Digest of everything that decides the bytes; undefined where that cannot be known without unpacking. */
-  readonly key: string | undefined;
-  readonly sourceDateEpoch: number;
-  /** The first call unpacks the tree. What it gives may be read until the build is disposed. */
-  make(): Promise<{ readonly spec: DebSpec; readonly architecture: string; readonly warnings: readonly string[] }>;
-}
-
 export interface NodeBuild extends AsyncDisposable {
-  /** What was asked for comes first. */
-  readonly jobs: readonly NodeJob[];
+  /** What was asked for comes first. What they give may be read until the build is disposed. */
+  readonly jobs: readonly PackageJob[];
+  /** Which of the jobs needs which. */
+  readonly edges: readonly (readonly [from: string, to: string])[];
   readonly warnings: readonly string[];
+  /** Of what was asked for, 'Name <mail>'. */
+  readonly author: string | undefined;
+  readonly maintainer: string;
 }
 
 /**
- * Resolves an input and plans its packages. Nothing is unpacked before a job is made.
+ * Resolves an input, unless that was done a moment ago, and plans its packages. Nothing is unpacked before a job is made.
  * @throws UserError for what `resolveTree`, `readNodeProject` and `planNodePackages` refuse
  */
-export async function prepareNode(context: Context, input: NodeInput, options: NodeBuildOptions): Promise<NodeBuild> {
+export function prepareNode(context: Context, input: NodeInput, options: NodeBuildOptions): Promise<NodeBuild> {
+  return rememberNode(context, input, options, () => prepareAnew(context, input, options));
+}
+
+async function prepareAnew(context: Context, input: NodeInput, options: NodeBuildOptions): Promise<NodeBuild> {
   const target = nodeTarget(options.suite, options.architecture);
   const project = input.kind === 'project' ? await readNodeProject(context, input.folder) : undefined;
   await using stack = new AsyncDisposableStack();
@@ -125,23 +128,27 @@ async function plan(context: Context, prepared: Prepared): Promise<Omit<NodeBuil
   const root = tree.modules[0]!;
   const asked = project?.name ?? root.edges[0]?.name;
   if (asked === undefined) throw new UserError('npm-input', `'${request.add[0]}' holds no npm package`);
-  const nodePlan = planNodePackages(tree.modules, {
-    mode: options.mode,
-    appName: project?.debianName ?? debianNodeName(asked),
-    isProject: project !== undefined,
-    asked,
-    revision: options.revision,
-    nodeVersion: target.nodeVersion,
-    suite: options.suite.codename,
-  });
+  const nodePlan = withPolicy(
+    options.policy?.depends,
+    planNodePackages(tree.modules, {
+      mode: options.mode,
+      appName: options.policy?.rename?.[asked] ?? project?.debianName ?? debianNodeName(asked),
+      isProject: project !== undefined,
+      asked,
+      revision: options.revision,
+      nodeVersion: target.nodeVersion,
+      suite: options.suite.codename,
+    }),
+  );
   const subject = nodePlan.packages[0]!.subject;
   const service = project === undefined ? undefined : await serviceOf(project, options.suite);
-  const maintainer = await options.maintainer(authorOf(project?.manifest ?? subject.manifest));
+  const author = authorOf(project?.manifest ?? subject.manifest);
+  const maintainer = await options.maintainer(author);
   const sourceDateEpoch = options.sourceDateEpoch ?? project?.date ?? NO_DATE;
   const allowed = [...options.allowScripts, ...allowedByProject(root.manifest)].sort();
   const digest = project === undefined ? undefined : keyOf([await digestTree(request.folder), project.manifestText]);
   const unpacked = once(() => unpack(context, prepared, nodePlan, new Set(allowed), sourceDateEpoch));
-  const jobs = nodePlan.packages.map((planned): NodeJob => {
+  const jobs = nodePlan.packages.map((planned): PackageJob => {
     const source =
       planned.kind !== 'store' && project !== undefined
         ? `its source tree, version ${project.version}`
@@ -171,7 +178,19 @@ async function plan(context: Context, prepared: Prepared): Promise<Omit<NodeBuil
       },
     };
   });
-  return { jobs, warnings: nodePlan.warnings };
+  const nameOf = new Map(nodePlan.packages.map((one) => [one.storeKey, one.debianName]));
+  const edges = nodePlan.packages.flatMap((one) =>
+    [...one.links.values()].map((key) => [one.debianName, nameOf.get(key)!] as const),
+  );
+  return { jobs, edges, warnings: nodePlan.warnings, author, maintainer };
+}
+
+function withPolicy(depends: BuildPolicy['depends'], nodePlan: NodePlan): NodePlan {
+  const packages = nodePlan.packages.map((one) => {
+    const more = depends?.[one.debianName] ?? [];
+    return { ...one, depends: [...one.depends, ...more.flatMap((text) => parseRelations(text))] };
+  });
+  return { ...nodePlan, packages };
 }
 
 async function serviceOf(project: NodeProject, suite: SuiteFacts): Promise<ServiceFiles | undefined> {

@@ -148,14 +148,14 @@ export async function restoreProject(project: NodeProject, target: string): Prom
   await writeFile(join(target, 'package.json'), project.manifestText);
 }
 
-/** Digest of names and contents below `folder`, but for node_modules. */
+/** Digest of names and contents below `folder`, but for what is installed there and for git's. */
 export async function digestTree(folder: string): Promise<string> {
   const hash = createHash('sha256');
   const visit = async (below: string): Promise<void> => {
     const items = await readdir(join(folder, below), { withFileTypes: true });
     for (const item of items.sort((a, b) => (a.name < b.name ? -1 : 1))) {
       const path = join(below, item.name);
-      if (item.isDirectory() && item.name !== 'node_modules') await visit(path);
+      if (item.isDirectory() && !['node_modules', '.git'].includes(item.name)) await visit(path);
       if (!item.isFile()) continue;
       const content = await readFile(join(folder, path));
       hash.update(`${path}\0${content.length}\0`).update(content);
