@@ -151,6 +151,7 @@ interface PublishRowOptions extends Place, PassphraseOptions {
   readonly url?: string;
   readonly force?: boolean;
   readonly unsigned?: boolean;
+  readonly pages: boolean;
   readonly dryRun?: boolean;
 }
 
@@ -160,14 +161,15 @@ function addPublish(row: Row, cli: Cli): void {
     .option('--url <url>', 'where clients find it, from now on')
     .option('--force', 'also when nothing changed')
     .option('--unsigned', 'write Release for somebody else to sign; see repo attach-signature')
+    .option('--no-pages', 'leave the pages for people as they are')
     .option('--dry-run', 'only show what would be published')
     .action(
       cli.action(async (cx, suites: string[], options: PublishRowOptions) => {
         using repo = await openRepo(cx, options);
         if (options.unsigned) return await writeUnsigned(repo, suites);
-        const { key: keys, url, force, dryRun } = options;
+        const { key: keys, url, force, pages, dryRun } = options;
         const passphrase = passphraseSource(cx, options);
-        const done = await repo.publish(suites, { keys, url, force, dryRun, passphrase });
+        const done = await repo.publish(suites, { keys, url, force, pages, dryRun, passphrase });
         return { data: done, text: done.map((suite) => publishedLine(suite, dryRun)).join('\n') };
       }),
     );

@@ -7,7 +7,7 @@ import { UserError } from '../core/errors.ts';
 import { getField, type Paragraph, parseParagraph } from '../deb/control.ts';
 import { formatRelation, parseRelations, type RelationGroup } from '../deb/relation.ts';
 import { compareVersions } from '../deb/version.ts';
-import type { PublishedPackage } from './catalog.ts';
+import type { CatalogPackage, PublishedPackage } from './catalog.ts';
 import { synopsisOf } from './pages-html.ts';
 
 /** One line of a list of packages. */
@@ -40,6 +40,8 @@ export interface PackagePage extends ListedPackage {
   /** Newest first, then by architecture. */
   readonly versions: readonly PublishedPackage[];
   readonly relations: readonly RelationRow[];
+  /** What the newest version installs, where a list was made for Contents; without a slash at the beginning. */
+  readonly files: readonly string[] | undefined;
 }
 
 const RELATION_FIELDS = [
@@ -58,8 +60,14 @@ const RELATION_FIELDS = [
 const MAX_RELATION_CHARACTERS = 20_000;
 const MAX_SYNOPSIS_CHARACTERS = 200;
 
-/** @param versions everything of one name in one suite; at least one */
-export function packagePage(versions: readonly PublishedPackage[]): PackagePage {
+/**
+ * @param versions everything of one name in one suite; at least one
+ * @param filesOf the list of files of a package, where there is one
+ */
+export function packagePage(
+  versions: readonly PublishedPackage[],
+  filesOf: (item: CatalogPackage) => readonly string[] | undefined,
+): PackagePage {
   const sorted = [...versions].sort(
     (a, b) =>
       compareVersions(b.package.version, a.package.version) ||
@@ -77,6 +85,7 @@ export function packagePage(versions: readonly PublishedPackage[]): PackagePage 
     control,
     versions: sorted,
     relations: RELATION_FIELDS.flatMap((field) => relationRow(control, field)),
+    files: filesOf(newest),
   };
 }
 

@@ -280,6 +280,21 @@ ${rows.map(row)}</dl>
 `;
 }
 
+const SHOWN_FILES = 5000;
+
+function renderFiles({ files }: PackagePage): Html | undefined {
+  if (files === undefined || files.length === 0) return undefined;
+  const shown = files.slice(0, SHOWN_FILES).map((path) => `/${path}`);
+  if (files.length > SHOWN_FILES) shown.push(`... and ${files.length - SHOWN_FILES} more`);
+  return html`<section>
+<h2>Files</h2>
+<details${files.length <= 20 ? { html: ' open' } : undefined}><summary>${counted(files.length, 'file')}</summary>
+<pre>${shown.join('\n')}</pre>
+</details>
+</section>
+`;
+}
+
 function renderFacts(page: PackagePage): Html {
   const field = (name: string) => getField(page.control, name)?.trim();
   const homepage = field('Homepage');
@@ -339,7 +354,7 @@ export function renderPackagePage(
 ${command(`sudo apt install ${page.name}`)}<p>First time here? <a href="../index.html#setup">Set up ${suite.name}</a> before.</p>
 <p class="downloads"><span>Or download</span> ${buttons}</p>
 </section>
-${description.length === 0 ? undefined : html`<section>\n<h2>Description</h2>\n${description}</section>\n`}${renderRelations(page.relations, isKnown)}</div>
+${description.length === 0 ? undefined : html`<section>\n<h2>Description</h2>\n${description}</section>\n`}${renderRelations(page.relations, isKnown)}${renderFiles(page)}</div>
 ${renderFacts(page)}</div>
 <section>
 <h2>Versions</h2>

@@ -24,10 +24,11 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
+import { gunzipSync } from 'node:zlib';
 import { errnoOf } from '../core/errors.ts';
 import { explainWriteError } from '../core/files.ts';
 import { getField, parseParagraph } from '../deb/control.ts';
-import type { Generation, PublishedPackage } from './catalog.ts';
+import type { CatalogPackage, Generation, PublishedPackage } from './catalog.ts';
 import type { RepoHandle } from './handle.ts';
 import { renderFeed } from './pages-feed.ts';
 import { synopsisOf } from './pages-html.ts';
@@ -140,7 +141,7 @@ class SuiteUpdate {
   #look(): string {
     const empty = renderListPage(this.#view, this.#suite, '', []);
     return createHash('sha256')
-      .update(JSON.stringify([PAGES_FORMAT, empty]))
+      .update(JSON.stringify([PAGES_FORMAT, empty, this.#suite.contents ?? false]))
       .digest('hex');
   }
 
@@ -184,7 +185,7 @@ class SuiteUpdate {
   }
 
   #writePackage(name: string, isKnown: (name: string) => boolean): void {
-    const page = packagePage(this.#versions(name));
+    const page = packagePage(this.#versions(name), (item) => this.#files(item));
     const text = renderPackagePage(this.#view, this.#suite, page, (other) => other !== name && isKnown(other));
     this.#folder.replace(`${this.#base}/packages/${name}.html`, text);
     this.#state.savePackage(this.#suite.name, page, namesInRelations(page));
@@ -193,6 +194,11 @@ class SuiteUpdate {
   #versions(name: string): PublishedPackage[] {
     const { name: suite, components } = this.#suite;
     return this.#repo.catalog.versionsAt(suite, components, name, this.#generation.change);
+  }
+
+  #files(item: CatalogPackage): readonly string[] | undefined {
+    const packed = this.#suite.contents ? this.#repo.catalog.fileList(item.sha256) : undefined;
+    return packed && gunzipSync(packed).toString('utf8').split('\n').filter(Boolean).sort();
   }
 
   /** Every package, or the parts of a long list, whose pages are written. @param touched undefined: all */

@@ -44,6 +44,8 @@ export interface PublishOptions {
   readonly keys?: readonly string[] | undefined;
   /** The address that clients use, from now on. */
   readonly url?: string | undefined;
+  /** Bring the pages for people up to date too (default true). */
+  readonly pages?: boolean | undefined;
   readonly passphrase?: PassphraseSource | undefined;
 }
 
@@ -84,9 +86,32 @@ export async function publishSuites(
   if (!options.dryRun) {
     if (due.length > 0) await writeAndSwitch(repo, due, settings, dates, signing);
     await writeClientFiles(repo, settings, signing);
-    await refreshPages(repo, signing, options.force);
+    if (options.pages ?? true) await refreshPages(repo, signing, options.force);
   }
   return plans.map((plan) => resultOf(repo, plan, due.includes(plan)));
+}
+
+/**
+ * Signs anew, with later dates, what clients see, where more than half of the time to Valid-Until is over. What was changed since
+ * stays unpublished.
+ * @returns the names of the suites
+ */
+export async function renewSuites(repo: RepoHandle, passphrase?: PassphraseSource): Promise<string[]> {
+  using _ = await lockPublish(repo);
+  await recoverPublish(repo.layout, repo.catalog);
+  const due: PlannedSuite[] = [];
+  for (const suite of repo.catalog.suites()) {
+    const current = repo.catalog.currentGeneration(suite.name);
+    if (!current || !isHalfOver(current, repo.context.now())) continue;
+    const { change, files, fingerprint } = current;
+    due.push({ suite, change, files, fingerprint, packages: 0 });
+  }
+  if (due.length === 0) return [];
+  const settings = await chosenSettings(repo, {});
+  const signing = await openSigning(repo, signingKeys(settings), passphrase);
+  warnOfExpiry(repo, signing.keys);
+  await writeAndSwitch(repo, due, settings, await nextDates(repo, settings), signing);
+  return due.map((plan) => plan.suite.name);
 }
 
 /** Settings with what the call, or the plan of keys, decides anew; stored for the next one. */
@@ -158,8 +183,11 @@ export async function planSuites(
 /** New contents or settings, or half of the time to Valid-Until is over. */
 function isDue(plan: PlannedSuite, current: Generation | undefined, now: Date): boolean {
   if (current === undefined || current.fingerprint !== plan.fingerprint) return true;
-  if (current.validUntil === undefined) return false;
-  return now.getTime() / 1000 > (current.date + current.validUntil) / 2;
+  return isHalfOver(current, now);
+}
+
+function isHalfOver({ date, validUntil }: Generation, now: Date): boolean {
+  return validUntil !== undefined && now.getTime() / 1000 > (date + validUntil) / 2;
 }
 
 async function writeAndSwitch(
@@ -225,8 +253,8 @@ async function refreshPages(repo: RepoHandle, signing: Signing, force: boolean |
   try {
     await updatePages(repo, options);
   } catch (error) {
-    if (!(error instanceof UserError)) throw error;
-    repo.context.log.warn(`the pages were not written: ${error.message}`);
+    if (repo.context.signal.aborted) throw error;
+    repo.context.log.warn(`the pages for people were not written: ${(error as Error).message}`);
   }
 }
 

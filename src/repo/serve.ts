@@ -1,23 +1,34 @@
 /**
- * A repository over HTTP: the files below public/ and nothing else.
+ * A repository over HTTP: the files below public/, and what programs ask for (`/api/`, `/metrics`, `/healthz`).
  *
  * Secret: which answers may be kept, and for how long (RFC 9110, RFC 9111). Packages, by-hash objects and snapshots never
- * change under their name; everything else is asked for anew each time. Reading only: any other method is refused.
+ * change under their name; everything else is asked for anew each time. Nothing is written without a token (upload.ts).
  */
 import { open, realpath } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import express, { type Request, type Response } from 'express';
 import type { Context } from '../core/context.ts';
-import { errnoOf, UserError } from '../core/errors.ts';
+import { BuildkitError, errnoOf, UserError } from '../core/errors.ts';
 import { exists } from '../core/files.ts';
 import { type Listening, listen } from '../core/http.ts';
 import { layoutOf } from './layout.ts';
+import { Repo } from './repo.ts';
+import { handleWrite, RateLimit, TooMany, type UploadLimits, writeRequestOf } from './upload.ts';
 
 export interface ServeOptions {
   /** 'host:port'; port 0 takes a free one. */
   readonly listen: string;
+  /** Sign anew before Valid-Until runs out. */
+  readonly renew?: boolean | undefined;
+  readonly maxUploadBytes?: number | undefined;
+  /** Of one token. */
+  readonly writesPerMinute?: number | undefined;
 }
+
+const MAX_UPLOAD_BYTES = 2 * 1024 ** 3;
+const WRITES_PER_MINUTE = 300;
+const RENEWAL_MS = 3_600_000;
 
 const TYPES: readonly (readonly [RegExp, string])[] = [
   [/\.u?deb$/, 'application/vnd.debian.binary-package'],
@@ -26,8 +37,12 @@ const TYPES: readonly (readonly [RegExp, string])[] = [
   [/\.zst$/, 'application/zstd'],
   [/\.asc$|\/Release\.gpg$/, 'application/pgp-keys'],
   [/\.gpg$/, 'application/octet-stream'],
-  [/\.html$/, 'text/html; charset=utf-8'],
+  [/\.html$|\/$/, 'text/html; charset=utf-8'],
+  [/\.js$/, 'text/javascript; charset=utf-8'],
+  [/\.txt$/, 'text/plain; charset=utf-8'],
   [/\.css$/, 'text/css; charset=utf-8'],
+  [/\.js$/, 'text/javascript; charset=utf-8'],
+  [/\.txt$/, 'text/plain; charset=utf-8'],
   [/\.svg$/, 'image/svg+xml'],
   [/\.xml$|\.atom$/, 'application/atom+xml; charset=utf-8'],
   [
@@ -44,29 +59,169 @@ export async function serveRepo(context: Context, dir: string, options: ServeOpt
   if (!(await exists(layout.catalog))) {
     throw new UserError('no-repository', `'${dir}' holds no repository`, { hint: 'see: buildkit repo init --help' });
   }
-  const root = await realpath(layout.public);
+  const server: Server = {
+    context,
+    dir: resolve(dir),
+    root: await realpath(layout.public),
+    limits: {
+      maxBytes: options.maxUploadBytes ?? MAX_UPLOAD_BYTES,
+      writesPerMinute: options.writesPerMinute ?? WRITES_PER_MINUTE,
+    },
+    rate: new RateLimit(options.writesPerMinute ?? WRITES_PER_MINUTE),
+    counts: new Map(),
+  };
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
-  app.use((request: Request, response: Response) => answer(context, root, request, response));
-  return listen(app, options.listen);
+  app.use((request: Request, response: Response) => answer(server, request, response));
+  const listening = await listen(app, options.listen);
+  const renewal = options.renew ? startRenewal(server) : undefined;
+  const stop = () => renewal?.[Symbol.dispose]();
+  return {
+    server: listening.server,
+    host: listening.host,
+    port: listening.port,
+    url: listening.url,
+    close: (graceMs?: number) => (stop(), listening.close(graceMs)),
+    [Symbol.asyncDispose]: () => (stop(), listening[Symbol.asyncDispose]()),
+  };
 }
 
-async function answer(context: Context, root: string, request: Request, response: Response): Promise<void> {
-  response.setHeader('X-Content-Type-Options', 'nosniff');
-  try {
-    if (request.method !== 'GET' && request.method !== 'HEAD') {
-      response.setHeader('Allow', 'GET, HEAD');
-      plain(response, 405, 'only GET and HEAD');
-      return;
+interface Server {
+  readonly context: Context;
+  readonly dir: string;
+  /** The real path of public/. */
+  readonly root: string;
+  readonly limits: UploadLimits;
+  readonly rate: RateLimit;
+  /** Answers by method and status, and bytes sent. */
+  readonly counts: Map<string, number>;
+}
+
+/** Signs anew before Valid-Until runs out, as long as the server runs. Trouble is told, and tried again. */
+function startRenewal(server: Server): Disposable {
+  const renew = async () => {
+    try {
+      using repo = await Repo.open(server.context, server.dir);
+      const renewed = await repo.renew();
+      if (renewed.length > 0) server.context.log.info(`signed anew: ${renewed.join(', ')}`);
+    } catch (error) {
+      server.context.log.warn(`cannot sign anew: ${(error as Error).message}`);
     }
-    await sendFile(root, request, response);
+  };
+  void renew();
+  const timer = setInterval(renew, RENEWAL_MS);
+  timer.unref();
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
+async function answer(server: Server, request: Request, response: Response): Promise<void> {
+  const { context } = server;
+  const started = performance.now();
+  response.setHeader('X-Content-Type-Options', 'nosniff');
+  response.once('close', () => {
+    count(server, `${request.method} ${response.statusCode}`, 1);
+    count(server, 'bytes', Number(response.getHeader('content-length') ?? 0));
+    const line = `${request.socket.remoteAddress ?? '-'} ${request.method} ${request.originalUrl} ${response.statusCode}`;
+    context.log.detail(`${line} ${Math.round(performance.now() - started)} ms`);
+  });
+  try {
+    await route(server, request, response);
   } catch (error) {
-    if (request.destroyed || response.destroyed) return; // the client has gone
-    context.log.warn(`${request.method} ${request.originalUrl}: ${(error as Error).message}`);
+    if (request.destroyed && !request.complete) return; // the client has gone
+    if (response.destroyed) return;
+    if (!(error instanceof BuildkitError) && !(error instanceof TooMany)) {
+      context.log.warn(`${request.method} ${request.originalUrl}: ${(error as Error).message}`);
+    }
     if (response.headersSent) response.destroy();
-    else plain(response, 500, 'cannot read it');
+    else refuse(response, error);
   }
+}
+
+function count(server: Server, name: string, by: number): void {
+  server.counts.set(name, (server.counts.get(name) ?? 0) + by);
+}
+
+async function route(server: Server, request: Request, response: Response): Promise<void> {
+  const path = publicPath(request.originalUrl);
+  if (request.method === 'GET' || request.method === 'HEAD') {
+    if (path === '/healthz') return health(server, response);
+    if (path === '/metrics') return metrics(server, response);
+    if (path?.startsWith('/api/')) return readApi(server, path, request, response);
+    return sendFile(server.root, request, response);
+  }
+  const wanted = path === undefined ? undefined : writeRequestOf(request.method, path);
+  if (!wanted) {
+    response.setHeader('Allow', 'GET, HEAD');
+    plain(response, 405, 'only GET and HEAD');
+    return;
+  }
+  json(response, 200, await handleWrite(server.context, server.dir, wanted, request, server.limits, server.rate));
+}
+
+/** One place for how kinds of failure look over HTTP. */
+function refuse(response: Response, error: unknown): void {
+  if (error instanceof TooMany) {
+    response.setHeader('Retry-After', '60');
+    plain(response, 429, 'too many writes in a minute');
+  } else if (!(error instanceof UserError)) {
+    plain(response, 500, 'cannot do it');
+  } else if (error.code === 'not-allowed') {
+    response.setHeader('WWW-Authenticate', 'Bearer realm="buildkit", Basic realm="buildkit"');
+    plain(response, 401, error.message);
+  } else {
+    const status = { 'too-large': 413, 'no-such-suite': 404, 'query-syntax': 400 }[error.code] ?? 409;
+    json(response, status, { code: error.code, message: error.message });
+  }
+}
+
+function json(response: Response, status: number, data: unknown): void {
+  const refused = (data as { refused?: readonly unknown[] } | undefined)?.refused;
+  response.status(refused && refused.length > 0 ? 409 : status).setHeader('Cache-Control', 'no-cache');
+  response.type('application/json').send(`${JSON.stringify(data)}\n`);
+}
+
+async function health(server: Server, response: Response): Promise<void> {
+  using repo = await Repo.open(server.context, server.dir);
+  const now = server.context.now().getTime();
+  const current = repo.generations().filter((generation) => generation.current);
+  const expired = current.filter(({ validUntil }) => validUntil !== undefined && Date.parse(validUntil) < now);
+  const message = expired.length > 0 ? `expired: ${expired.map(({ suite }) => suite).join(', ')}` : 'ok';
+  plain(response, expired.length > 0 ? 503 : 200, message);
+}
+
+/** Text exposition format 0.0.4 of Prometheus. */
+async function metrics(server: Server, response: Response): Promise<void> {
+  using repo = await Repo.open(server.context, server.dir);
+  const lines = ['# TYPE buildkit_repo_requests_total counter'];
+  for (const [name, value] of [...server.counts].sort()) {
+    const [method, status] = name.split(' ');
+    if (status !== undefined)
+      lines.push(`buildkit_repo_requests_total{method="${method}",status="${status}"} ${value}`);
+  }
+  lines.push(
+    '# TYPE buildkit_repo_sent_bytes_total counter',
+    `buildkit_repo_sent_bytes_total ${server.counts.get('bytes') ?? 0}`,
+  );
+  lines.push('# TYPE buildkit_repo_valid_until_seconds gauge');
+  for (const { suite, validUntil, current } of repo.generations()) {
+    if (!current || validUntil === undefined) continue;
+    lines.push(`buildkit_repo_valid_until_seconds{suite="${suite}"} ${Date.parse(validUntil) / 1000}`);
+  }
+  response.setHeader('Cache-Control', 'no-cache');
+  response.type('text/plain; version=0.0.4').send(`${lines.join('\n')}\n`);
+}
+
+/** What clients see, as JSON: what is not published yet is not told. */
+async function readApi(server: Server, path: string, request: Request, response: Response): Promise<void> {
+  using repo = await Repo.open(server.context, server.dir);
+  if (path === '/api/suites') return json(response, 200, repo.suites());
+  if (path === '/api/generations') return json(response, 200, repo.generations());
+  const match = /^\/api\/suites\/([^/]+)\/packages$/.exec(path);
+  if (!match) return plain(response, 404, 'not found');
+  const { parseFilter } = await import('./query.ts');
+  const text = new URL(request.originalUrl, 'http://localhost').searchParams.get('filter');
+  json(response, 200, repo.published(match[1]!, text === null ? undefined : parseFilter(text)));
 }
 
 function plain(response: Response, status: number, text: string): void {
@@ -89,8 +244,9 @@ export function publicPath(url: string): string | undefined {
 }
 
 async function sendFile(root: string, request: Request, response: Response): Promise<void> {
-  const path = publicPath(request.originalUrl);
-  const found = path === undefined ? undefined : await findFile(root, path);
+  const asked = publicPath(request.originalUrl);
+  const path = asked?.endsWith('/') ? `${asked}index.html` : asked;
+  const found = path === undefined ? undefined : await findFile(root, path.endsWith('/') ? `${path}index.html` : path);
   if (path === undefined || found === undefined) {
     plain(response, 404, 'not found');
     return;
@@ -99,6 +255,10 @@ async function sendFile(root: string, request: Request, response: Response): Pro
   const file = await open(found, 'r');
   try {
     const stats = await file.stat();
+    if (stats.isDirectory() && (await exists(join(found, 'index.html')))) {
+      response.redirect(301, `./${path.slice(path.lastIndexOf('/') + 1)}/`);
+      return;
+    }
     if (!stats.isFile()) {
       plain(response, 404, 'not found');
       return;
