@@ -1,27 +1,11 @@
 /**
  * Where a base image's packages come from: the Debian mirrors that this machine's apt uses, turned to the wanted suite.
- *
- * Secret: what `apt-get indextargets` says (apt-get(8); the fields of /usr/share/doc/apt-doc/acquire-additional-files.md).
  */
 import type { Context } from '../core/context.ts';
 import { UserError } from '../core/errors.ts';
-import { run } from '../core/run.ts';
+import { type IndexTarget, isDebian, pocketOf, readIndexTargets } from '../deb/apt-targets.ts';
 import type { AptSource } from '../deb/sources.ts';
-import { ARCHIVE_KEYRING, suiteFacts, suiteNames } from '../deb/suites.ts';
-
-/** One Packages index that this machine's apt reads. */
-export interface IndexTarget {
-  /** Ends with a slash. */
-  readonly uri: string;
-  /** As the sources name it: `bookworm-updates`, or `stable`. */
-  readonly release: string;
-  /** From its Release file; empty before the first `apt-get update`. */
-  readonly codename: string;
-  readonly origin: string;
-  readonly component: string;
-}
-
-const FORMAT = ['REPO_URI', 'RELEASE', 'CODENAME', 'ORIGIN', 'COMPONENT'].map((name) => `$(${name})`).join('|');
+import { ARCHIVE_KEYRING, suiteFacts } from '../deb/suites.ts';
 
 /**
  * The sources of `suite` as a fresh machine shall have them.
@@ -31,21 +15,6 @@ const FORMAT = ['REPO_URI', 'RELEASE', 'CODENAME', 'ORIGIN', 'COMPONENT'].map((n
 export async function debianSources(context: Context, suite: string, mirror?: string): Promise<AptSource[]> {
   const targets = mirror === undefined ? await readIndexTargets(context) : [];
   return planSources(suite, targets, mirror);
-}
-
-async function readIndexTargets(context: Context): Promise<IndexTarget[]> {
-  const { stdout } = await run(context, 'apt-get', ['indextargets', '--format', FORMAT, 'Created-By: Packages']);
-  return parseIndexTargets(stdout);
-}
-
-/** Lines of `apt-get indextargets`; what apt does not know it prints as its own placeholder. */
-export function parseIndexTargets(text: string): IndexTarget[] {
-  return text.split('\n').flatMap((line) => {
-    if (line === '') return [];
-    const cells = line.split('|').map((cell) => (cell.startsWith('$(') ? '' : cell));
-    const [uri = '', release = '', codename = '', origin = '', component = ''] = cells;
-    return uri === '' || release === '' ? [] : [{ uri, release, codename, origin, component }];
-  });
 }
 
 /** Which of a machine's sources serve `suite`, and under which names. Pure. */
@@ -88,15 +57,4 @@ function checkMirror(mirror: string): string {
     });
   }
   return mirror.endsWith('/') ? mirror : `${mirror}/`;
-}
-
-/** Before the first update apt knows no Origin: then the name of the suite decides. */
-function isDebian(target: IndexTarget): boolean {
-  if (target.origin !== '') return target.origin === 'Debian';
-  return [...suiteNames(), 'stable', 'oldstable', 'testing', 'unstable'].includes(target.release.split(/[-/]/, 1)[0]!);
-}
-
-/** `''`, `-updates`, `-security`; others (`-backports`) are not part of a plain machine. */
-function pocketOf(target: IndexTarget): string {
-  return /-.*$/.exec(target.codename || target.release)?.[0] ?? '';
 }

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { parseIndexTargets, planSources } from '../../../src/vm/mirror.ts';
+import { parseIndexTargets } from '../../../src/deb/apt-targets.ts';
+import { planSources } from '../../../src/vm/mirror.ts';
 
 const TARGETS = parseIndexTargets(
   [
