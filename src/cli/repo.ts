@@ -21,6 +21,7 @@ import {
 } from './repo-place.ts';
 import { addQueries } from './repo-queries.ts';
 import { addSettings } from './repo-suite.ts';
+import { addUpkeep } from './repo-upkeep.ts';
 
 export function addRepoCommands(program: Command, cli: Cli): void {
   const repo = program.command('repo').description('signed apt repositories');
@@ -40,6 +41,7 @@ export function addRepoCommands(program: Command, cli: Cli): void {
   addGenerations(row, cli);
   addVerify(row, cli);
   addKeyPlans(row, cli);
+  addUpkeep(repo, row, cli);
 }
 
 interface InitOptions extends Place {
@@ -189,7 +191,7 @@ function addClients(row: Row, cli: Cli): void {
       cli.action(async (cx, options: Place & { listen?: string }) => {
         const { serveRepo } = await import('../repo/serve.ts');
         const address = options.listen ?? (await cx.config()).repo.listen;
-        await using server = await serveRepo(cx, await placeOf(cx, options), { listen: address });
+        await using server = await serveRepo(cx, await placeOf(cx, options), { listen: address, renew: true });
         cx.writeOut(cx.json ? `${JSON.stringify({ url: server.url })}\n` : `${server.url}/\n`);
         await interrupted(cx);
         return undefined;

@@ -37,6 +37,19 @@ export interface CatalogPackage extends NewPackage {
   readonly id: number;
 }
 
+/** `upload` adds packages, `publish` also makes them visible. */
+export type TokenRole = 'upload' | 'publish';
+
+/** Somebody who may write over HTTP. */
+export interface TokenFacts {
+  readonly name: string;
+  /** Empty: every suite. */
+  readonly suites: readonly string[];
+  readonly role: TokenRole;
+  /** ISO 8601. */
+  readonly created: string;
+}
+
 /** A pool file that belongs to a source. */
 export interface PackageFile {
   /** Below public/. */
@@ -141,6 +154,11 @@ const MIGRATIONS: readonly string[] = [
   `,
   `
   CREATE TABLE file_lists (sha256 TEXT PRIMARY KEY, paths BLOB NOT NULL) STRICT, WITHOUT ROWID;
+  `,
+  `
+  CREATE TABLE tokens (
+    name TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, suites TEXT NOT NULL, role TEXT NOT NULL, created TEXT NOT NULL
+  ) STRICT, WITHOUT ROWID;
   `,
 ];
 
@@ -553,6 +571,31 @@ export class Catalog implements Disposable {
     return this.#db.all('SELECT filename, size, sha256 FROM package_files WHERE package = ?', id).map(packageFileOf);
   }
 
+  tokens(): TokenFacts[] {
+    return this.#db.all('SELECT name, suites, role, created FROM tokens ORDER BY name').map(tokenOf);
+  }
+
+  findToken(hash: string): TokenFacts | undefined {
+    const row = this.#db.get('SELECT name, suites, role, created FROM tokens WHERE hash = ?', hash);
+    return row && tokenOf(row);
+  }
+
+  insertToken(token: TokenFacts, hash: string): void {
+    this.#db.run(
+      'INSERT INTO tokens (name, hash, suites, role, created) VALUES (?, ?, ?, ?, ?)',
+      token.name,
+      hash,
+      JSON.stringify(token.suites),
+      token.role,
+      token.created,
+    );
+  }
+
+  /** Returns false when there is none. */
+  deleteToken(name: string): boolean {
+    return this.#db.run('DELETE FROM tokens WHERE name = ?', name) > 0;
+  }
+
   /** The compressed list of what a package installs, by the digest of the package. */
   fileList(sha256: string): Uint8Array | undefined {
     return this.#db.get('SELECT paths FROM file_lists WHERE sha256 = ?', sha256)?.paths as Uint8Array | undefined;
@@ -664,6 +707,15 @@ export class Catalog implements Disposable {
   dropGeneration(suite: string, id: string): void {
     this.#db.run('DELETE FROM generations WHERE suite = ? AND id = ?', suite, id);
   }
+}
+
+function tokenOf(row: SqlRow): TokenFacts {
+  return {
+    name: String(row.name),
+    suites: JSON.parse(String(row.suites)) as string[],
+    role: row.role as TokenRole,
+    created: String(row.created),
+  };
 }
 
 function packageFileOf(row: SqlRow): PackageFile {

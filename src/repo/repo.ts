@@ -6,7 +6,7 @@ import { UserError } from '../core/errors.ts';
 import { explainWriteError } from '../core/files.ts';
 import type { BinaryPackage } from '../deb/package.ts';
 import type { AddOptions, AddResult } from './add.ts';
-import { Catalog, type CountedChange, type Member } from './catalog.ts';
+import { Catalog, type CountedChange, type Member, type TokenFacts, type TokenRole } from './catalog.ts';
 import type { Attachment } from './detached.ts';
 import type { Garbage } from './gc.ts';
 import { factsOfMember, findSuite, lockPublish, lockWrite, type PackageFacts, type RepoHandle } from './handle.ts';
@@ -21,7 +21,7 @@ import {
   type SuiteDifference,
   undoChange,
 } from './history.ts';
-import { KeyStore } from './keys.ts';
+import { KeyStore, type PassphraseSource } from './keys.ts';
 import { layoutOf } from './layout.ts';
 import type { TransferRequest, TransferResult, TransferVerb } from './promote.ts';
 import type { PublishedSuite, PublishOptions, SourcesOptions } from './publish.ts';
@@ -37,6 +37,7 @@ import {
   type RepositorySettings,
   type SuiteSettings,
 } from './settings.ts';
+import { checkToken, createToken, revokeToken, type TokenRequest } from './tokens.ts';
 
 export interface InitRequest {
   readonly suites: readonly SuiteSettings[];
@@ -177,6 +178,14 @@ export class Repo implements Disposable {
     for (const member of this.#handle.catalog.members({ suite })) if (filter?.(member) ?? true) yield member;
   }
 
+  /** What clients see of a suite now. */
+  published(suiteName: string, filter?: PackageFilter): PackageFacts[] {
+    const suite = findSuite(this.#handle, suiteName).name;
+    const current = this.#handle.catalog.currentGeneration(suite);
+    const members = current ? [...this.#handle.catalog.membersAt(suite, current.change)] : [];
+    return members.filter((member) => filter?.(member) ?? true).map(factsOfMember);
+  }
+
   /** The same bytes in another suite; see promote.ts for what the verbs mean. */
   async transfer(verb: TransferVerb, request: TransferRequest): Promise<TransferResult> {
     const { transfer } = await import('./promote.ts');
@@ -233,6 +242,32 @@ export class Repo implements Disposable {
   async publish(suites: readonly string[] = [], options: PublishOptions = {}): Promise<PublishedSuite[]> {
     const { publishSuites } = await import('./publish.ts');
     return publishSuites(this.#handle, suites, options);
+  }
+
+  /** Signs anew what clients see, where more than half of its time is over. @returns the names of the suites */
+  async renew(passphrase?: PassphraseSource): Promise<string[]> {
+    const { renewSuites } = await import('./publish.ts');
+    return renewSuites(this.#handle, passphrase);
+  }
+
+  /** Lets somebody write over HTTP. @returns the token: it is shown this once, only its digest is kept */
+  createToken(request: TokenRequest): string {
+    return createToken(this.#handle, request);
+  }
+
+  /** Who may write over HTTP. */
+  tokens(): TokenFacts[] {
+    return this.#handle.catalog.tokens();
+  }
+
+  /** @throws UserError `no-such-token` */
+  revokeToken(name: string): void {
+    revokeToken(this.#handle, name);
+  }
+
+  /** @throws UserError `not-allowed` */
+  checkToken(token: string | undefined, suite: string, role: TokenRole): TokenFacts {
+    return checkToken(this.#handle, token, suite, role);
   }
 
   /** Which keys sign, which of them will go and when. */

@@ -76,14 +76,17 @@ export async function serveRepo(context: Context, dir: string, options: ServeOpt
   app.use((request: Request, response: Response) => answer(server, request, response));
   const listening = await listen(app, options.listen);
   const renewal = options.renew ? startRenewal(server) : undefined;
-  const stop = () => renewal?.[Symbol.dispose]();
+  const end = <T>(closing: () => Promise<T>): Promise<T> => {
+    renewal?.[Symbol.dispose]();
+    return closing();
+  };
   return {
     server: listening.server,
     host: listening.host,
     port: listening.port,
     url: listening.url,
-    close: (graceMs?: number) => (stop(), listening.close(graceMs)),
-    [Symbol.asyncDispose]: () => (stop(), listening[Symbol.asyncDispose]()),
+    close: (graceMs) => end(() => listening.close(graceMs)),
+    [Symbol.asyncDispose]: () => end(() => listening.close()),
   };
 }
 
