@@ -42,7 +42,7 @@ export interface Blobs {
   /** Reads the whole object; undefined when it is not there. */
   digest(sha256: string): Promise<string | undefined>;
   /** Names below `objects`, whole or strange; not what a killed writer left. */
-  names(): Iterable<string>;
+  names(): Iterable<{ readonly name: string; readonly path: string }>;
   /** Removes what killed writers left. */
   sweep(): void;
   partialNames(): string[];
@@ -137,7 +137,7 @@ export function openBlobs(dir: string): Blobs {
     *names() {
       for (const folder of readdirSync(objects)) {
         const entries = statSync(join(objects, folder)).isDirectory() ? readdirSync(join(objects, folder)) : [];
-        yield* entries.filter((name) => !name.startsWith('.'));
+        for (const name of entries) if (!name.startsWith('.')) yield { name, path: join(objects, folder, name) };
       }
     },
     sweep() {

@@ -22,7 +22,7 @@ import type { NamedFile } from './release.ts';
 import type { ProxySettings } from './settings.ts';
 import { openStore, type Store, type StoredUrl, type Verified } from './store.ts';
 import { type Client, type Snapshot, Suites } from './suites.ts';
-import { parseTarget } from './target.ts';
+import { npmSpelling, parseTarget } from './target.ts';
 import type { Expected, Outcome, Source, Transfer } from './transfer.ts';
 import { createUpstream, type Upstream } from './upstream.ts';
 
@@ -283,7 +283,7 @@ export class ProxyCache implements AsyncDisposable {
 
   /** What a request target means. Proxy requests and own pages are told apart here, before anything is routed. */
   route(request: IncomingMessage): Route {
-    const target = parseTarget(request.url ?? '');
+    const target = parseTarget(npmSpelling(request.url ?? ''));
     if (target.form === 'bad') return { kind: 'refused', status: 400, reason: target.reason };
     const via = request.headers.via;
     if (via?.includes(this.via)) return { kind: 'refused', status: 508, reason: 'this request went in a circle' };

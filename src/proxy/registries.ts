@@ -11,7 +11,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { OpenFile } from './files.ts';
 import type { Digest, HashName } from './policy.ts';
 import type { Found, ProxyCache } from './proxy.ts';
-import { encodePath, parseTarget } from './target.ts';
+import { encodePath, npmSpelling, parseTarget } from './target.ts';
 
 export interface Registries {
   npm(request: IncomingMessage, response: ServerResponse): Promise<void>;
@@ -134,7 +134,7 @@ export function createRegistries(cache: ProxyCache): Registries {
     const type = short ? PACKUMENT : 'application/json';
     return {
       key: `npm/${name}${short ? '?install' : ''}`,
-      url: `${npmBase}/${encodePath(name).replace('/', '%2f')}`,
+      url: `${npmBase}/${encodePath(name)}`,
       accept: type,
       contentType: type,
     };
@@ -195,7 +195,7 @@ export function createRegistries(cache: ProxyCache): Registries {
   }
 
   function simplePage(project: string, json: boolean): Page {
-    const name = project.toLowerCase().replaceAll(/[-_.]+/g, '-');
+    const name = normalName(project);
     const type = json ? SIMPLE_JSON : 'text/html';
     return {
       key: `pypi/simple/${name}/${json ? '?json' : ''}`,
@@ -281,12 +281,17 @@ function linkOf(address: string, base: string, hashes: Readonly<Record<string, s
   return [{ file, url: url.href, digests: best ? [{ algorithm: best, hex: hashes[best]! }] : [], attributes }];
 }
 
+/** PEP 503: one spelling of a project's name. */
+function normalName(project: string): string {
+  return project.toLowerCase().replaceAll(/[-_.]+/g, '-');
+}
+
 function linkId(url: string): string {
   return createHash('sha256').update(url).digest('hex').slice(0, 16);
 }
 
 function ownAddress(link: Link, project: string): string {
-  return `/pypi/files/${project}/${linkId(link.url)}/${encodeURIComponent(link.file)}`;
+  return `/pypi/files/${normalName(project)}/${linkId(link.url)}/${encodeURIComponent(link.file)}`;
 }
 
 function renderSimple(project: string, links: readonly Link[]): string {
@@ -294,7 +299,7 @@ function renderSimple(project: string, links: readonly Link[]): string {
     const fragment = link.digests[0] ? `#${link.digests[0].algorithm}=${link.digests[0].hex}` : '';
     return `<a href="${ownAddress(link, project)}${fragment}"${withoutMetadata(link.attributes)}>${escapeText(link.file)}</a><br>`;
   });
-  return `<!doctype html>\n<html><head><meta name="pypi:repository-version" content="1.0"><title>${escapeText(project)}</title></head><body>\n${rows.join('\n')}\n</body></html>\n`;
+  return `<!doctype html>\n<html><head><meta name="pypi:repository-version" content="1.0"><title>${escapeText(normalName(project))}</title></head><body>\n${rows.join('\n')}\n</body></html>\n`;
 }
 
 /** Separate metadata files (PEP 658) are not offered: their digests stand in no fragment. */
@@ -325,7 +330,7 @@ function turnJson(text: string, links: readonly Link[], project: string): string
 }
 
 function pathBelow(request: IncomingMessage, prefix: string): string | undefined {
-  const target = parseTarget((request.url ?? '').replace(/%2f/i, '/'));
+  const target = parseTarget(npmSpelling(request.url ?? ''));
   return target.form === 'origin' && target.path.startsWith(prefix) ? target.path.slice(prefix.length) : undefined;
 }
 

@@ -37,6 +37,11 @@ export function parseTarget(raw: string): Target {
   return path === undefined ? bad('the path is malformed') : { form: 'origin', path, query };
 }
 
+/** npm escapes the slash of a scoped name (`/npm/@scope%2fname`): the one place where an escaped slash is a slash. */
+export function npmSpelling(raw: string): string {
+  return raw.replace(/^(\/npm\/(?:@|%40)[^/%]+)%2f/i, '$1/');
+}
+
 function absolute(scheme: 'http' | 'https', rest: string, query: string): Target {
   const slash = rest.indexOf('/');
   const authority = parseAuthority(scheme, slash < 0 ? rest : rest.slice(0, slash));

@@ -3,7 +3,7 @@
  *
  * Secret: which objects are needed together (Release files with their indexes), so that keeping house never makes a mix.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import type { Problem } from '../core/errors.ts';
 import { UserError } from '../core/errors.ts';
 import { applyEviction, type Eviction, planEviction } from './evict.ts';
@@ -129,10 +129,10 @@ export async function verifyCache(
       cache.files.forget(object.sha256);
     }
   }
-  for (const name of blobs.names()) {
+  for (const { name, path } of blobs.names()) {
     if (known.has(name) || store.object(name) !== undefined) continue;
     // a server killed between the rename and the row leaves one: whole, but without a name
-    if (options.repair) blobs.remove(name);
+    if (options.repair) rmSync(path, { force: true });
     else if (!/^[0-9a-f]{64}$/.test(name) || (await blobs.digest(name)) !== name) {
       problems.push({ code: 'object-stray', subject: name, message: 'a file that is no object of this cache' });
     }
