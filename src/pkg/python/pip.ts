@@ -4,8 +4,8 @@
  * Secret: a few lines of Python that run inside pip's own process. They keep the user's configuration, leave out a main
  * index that cannot be reached where others can, and evaluate markers for the target where it is not this machine's Python.
  */
-import { readlink } from 'node:fs/promises';
-import { basename } from 'node:path';
+import { readFile, readlink } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { z } from 'zod';
 import type { Context } from '../../core/context.ts';
 import { ToolError, UserError } from '../../core/errors.ts';
@@ -32,6 +32,7 @@ const PROGRAM = `
 import json, os, socket, sys, threading
 from urllib.parse import urlsplit
 request = json.loads(sys.stdin.read())
+os.dup2(2, 1) # pip explains conflicts on stdout, which is not kept for errors
 try:
     import pip
     from pip._internal.configuration import Configuration
@@ -175,10 +176,11 @@ export async function resolve(
   options: readonly string[],
   scratch: string,
 ): Promise<Resolution> {
-  const args = ['install', '--dry-run', '--ignore-installed', '--quiet', '--report', '-', '--no-input'];
+  const reportFile = join(scratch, 'report.json');
+  const args = ['install', '--dry-run', '--ignore-installed', '--report', reportFile, '--no-input'];
   const choice = pip.native ? [] : [...crossOptions(pip.target), '--target', `${scratch}/none`];
-  const { stdout } = await runPip(context, pip, [...args, ...choice, ...options, '--', ...requirements], {});
-  const report = reportSchema.parse(JSON.parse(stdout.slice(stdout.indexOf('{'))));
+  await runPip(context, pip, [...args, ...choice, ...options, '--', ...requirements], {});
+  const report = reportSchema.parse(JSON.parse(await readFile(reportFile, 'utf8')));
   return {
     pipVersion: report.pip_version,
     environment: pip.native ? report.environment : markerEnvironment(pip.target),
@@ -291,7 +293,7 @@ function explainPip(error: ToolError, command: string): Error {
       said,
     )
   ) {
-    const reasons = lines.map((line) => line.replace(/^ERROR: /, '').trimEnd()).filter((line) => line !== '');
+    const reasons = reasonsOf(said);
     return new UserError(
       'unresolvable',
       `pip finds no set of versions that fits:\n${reasons.map((line) => `  ${line}`).join('\n')}`,
@@ -309,6 +311,17 @@ function explainPip(error: ToolError, command: string): Error {
     hint: error.hint,
     cause: error,
   });
+}
+
+/** pip's errors, and of a conflict who wants what: the lines up to its advice. */
+function reasonsOf(said: string): string[] {
+  const conflict = /^The conflict is caused by:\n(.*?)(?=\n\s*\n|\nTo fix this)/ms.exec(said)?.[1]?.split('\n') ?? [];
+  const errors = said
+    .split('\n')
+    .filter((line) => line.startsWith('ERROR: ') && !line.includes('ResolutionImpossible'));
+  return [...errors.map((line) => line.slice('ERROR: '.length)), ...conflict]
+    .map((line) => line.trim())
+    .filter((line) => line !== '');
 }
 
 /** What pip must be told to choose wheels for another Python (manylinux tags as in PEP 600). */

@@ -51,7 +51,7 @@ export async function resolveOnce(context: Context, pip: Pip, question: Question
       await writeFile(file, `${constraints.join('\n')}\n`);
       options.push('--constraint', file);
     }
-    return resolve(context, pip, lines, options, scratch.path);
+    return await resolve(context, pip, lines, options, scratch.path); // before the folder goes
   });
   await keepValue(context, 'resolutions', key, { at: context.now().getTime(), resolution } satisfies Kept);
   return resolution;

@@ -1,0 +1,224 @@
+/** Closures of wheels made for the purpose, resolved by the real pip from a folder: cycles, extras, clashes, lies, other suites. */
+import { mkdir, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { run } from '../../src/core/run.ts';
+import { getField } from '../../src/deb/control.ts';
+import { type BuildRequest, buildPackages, planBuild } from '../../src/pkg/build.ts';
+import { type WheelSpec, writeWheel } from '../support/python-wheel.ts';
+import { createWorld, type World } from '../support/world.ts';
+
+let world: World;
+let wheels: string;
+const context = () => ({
+  ...world.context,
+  env: { ...world.context.env, PIP_CONFIG_FILE: '/dev/null', PIP_NO_INDEX: '1', PIP_FIND_LINKS: wheels },
+});
+const request = (inputs: readonly string[], out: string, more: Partial<BuildRequest> = {}): BuildRequest => ({
+  inputs,
+  cwd: world.path,
+  suite: 'bookworm',
+  outDir: join(world.path, out),
+  maintainer: 'Ada <ada@debian.org>',
+  ...more,
+});
+const module = (name: string): Record<string, string> => ({ [`${name}/__init__.py`]: `NAME = "${name}"\n` });
+const wheel = (spec: WheelSpec) => writeWheel(wheels, { files: module(spec.name), ...spec });
+
+beforeAll(async () => {
+  world = await createWorld();
+  wheels = join(world.path, 'wheels');
+  await mkdir(wheels);
+});
+afterAll(() => world[Symbol.asyncDispose]());
+
+describe('closures', () => {
+  it('takes cycles, markers of the target, and extras as packages of their own', async () => {
+    await wheel({
+      name: 'ring_a',
+      version: '1.0',
+      metadata: ['Requires-Dist: ring-b>=1', 'Requires-Dist: never; sys_platform == "win32"'],
+    });
+    await wheel({
+      name: 'ring_b',
+      version: '1.0',
+      metadata: ['Requires-Dist: ring-a', 'Provides-Extra: fast', 'Requires-Dist: quick; extra == "fast"'],
+    });
+    await wheel({ name: 'quick', version: '2.0rc1' });
+    const { packages, asked } = await buildPackages(
+      context(),
+      request(['ring-a', 'ring-b[fast]', 'quick>=2.0rc1'], 'ring'),
+    );
+    expect(asked.toSorted()).toEqual(['python3-quick', 'python3-ring-a', 'python3-ring-b', 'python3-ring-b+fast']);
+    const depends = Object.fromEntries(
+      packages.map((one) => [`${one.name} ${one.version}`, getField(one.control, 'Depends')]),
+    );
+    expect(depends).toEqual({
+      'python3-ring-a 1.0-1~deb12': 'python3-ring-b (>= 1.0), python3:any',
+      'python3-ring-b 1.0-1~deb12': 'python3-ring-a, python3:any',
+      'python3-quick 2.0~rc1-1~deb12': 'python3:any',
+      'python3-ring-b+fast 1.0-1~deb12': 'python3-quick, python3-ring-b (= 1.0-1~deb12)',
+    });
+  });
+
+  it('explains a conflict with both sides', async () => {
+    await wheel({ name: 'wants_old', version: '1', metadata: ['Requires-Dist: shared<2'] });
+    await wheel({ name: 'wants_new', version: '1', metadata: ['Requires-Dist: shared>=2'] });
+    await wheel({ name: 'shared', version: '1.5' });
+    await wheel({ name: 'shared', version: '2.5' });
+    const failure = await planBuild(context(), request(['wants-old', 'wants-new'], 'never')).catch(
+      (error: unknown) => error,
+    );
+    expect(failure).toMatchObject({ code: 'unresolvable', exitCode: 1 });
+    expect((failure as Error).message).toMatch(/wants-old 1 depends on shared<2/);
+    expect((failure as Error).message).toMatch(/wants-new 1 depends on shared>=2/);
+  });
+
+  it('finds two owners of one file before anything is written', async () => {
+    await wheel({ name: 'clash_a', version: '1', files: { 'common/x.py': 'a', 'clash_a.py': '' } });
+    await wheel({ name: 'clash_b', version: '1', files: { 'common/x.py': 'b', 'clash_b.py': '' } });
+    await expect(buildPackages(context(), request(['clash-a', 'clash-b'], 'clash'))).rejects.toMatchObject({
+      code: 'file-clash',
+      message: expect.stringContaining(
+        '/usr/lib/python3/dist-packages/common/x.py: python3-clash-a and python3-clash-b',
+      ),
+    });
+    expect(await readdir(world.path)).not.toContain('clash');
+  });
+
+  it('puts data/etc into /etc as configuration file, and namespace packages side by side', async () => {
+    await wheel({
+      name: 'space_one',
+      version: '1',
+      files: { 'space/one/__init__.py': 'X = 1\n', 'space_one-1.data/data/etc/space.conf': 'a\n' },
+    });
+    await wheel({ name: 'space_two', version: '1', files: { 'space/two/__init__.py': 'X = 2\n' } });
+    const { packages } = await buildPackages(context(), request(['space-one', 'space-two'], 'space'));
+    const site = join(world.path, 'space-root');
+    for (const one of packages) await run({}, 'dpkg-deb', ['-x', one.path, site]);
+    const conffiles = await run({}, 'dpkg-deb', [
+      '--info',
+      packages.find((one) => one.name === 'python3-space-one')!.path,
+      'conffiles',
+    ]);
+    expect(conffiles.stdout).toBe('/etc/space.conf\n');
+    const code = 'import space.one, space.two; print(space.one.X + space.two.X)';
+    const { stdout } = await run({}, '/usr/bin/python3', ['-S', '-c', code], {
+      env: { PYTHONPATH: join(site, 'usr/lib/python3/dist-packages') },
+    });
+    expect(stdout).toBe('3\n');
+  });
+
+  it('ties extension modules to their Python, but not those of the stable ABI', async () => {
+    const machine = (await run({}, 'uname', ['-m'])).stdout.trim();
+    await wheel({ name: 'tied', version: '1', tag: `cp311-cp311-linux_${machine}`, pure: false });
+    await wheel({ name: 'stable', version: '1', tag: `cp39-abi3-linux_${machine}`, pure: false });
+    const { packages } = await buildPackages(context(), request(['tied', 'stable'], 'abi'));
+    const depends = Object.fromEntries(packages.map((one) => [one.name, getField(one.control, 'Depends')]));
+    expect(depends).toEqual({
+      'python3-tied': 'python3 (>= 3.11~), python3 (<< 3.12)',
+      'python3-stable': 'python3 (>= 3.9~)',
+    });
+    expect(packages.every((one) => one.architecture !== 'all')).toBe(true);
+  });
+
+  it('resolves for the Python of another suite: its tags and its markers', async () => {
+    const machine = (await run({}, 'uname', ['-m'])).stdout.trim();
+    await wheel({ name: 'fast_ext', version: '1', tag: `cp313-cp313-manylinux_2_28_${machine}`, pure: false });
+    await wheel({ name: 'only_new', version: '1' });
+    await wheel({
+      name: 'newer',
+      version: '1',
+      metadata: [
+        'Requires-Dist: fast-ext',
+        'Requires-Dist: only-new; python_version >= "3.13"',
+        'Requires-Dist: missing-old; python_version < "3.12"',
+      ],
+    });
+    const { packages } = await buildPackages(context(), request(['newer'], 'trixie', { suite: 'trixie' }));
+    const versions = Object.fromEntries(packages.map((one) => [one.name, one.version]));
+    expect(versions).toEqual({
+      'python3-newer': '1.0-1~deb13',
+      'python3-fast-ext': '1.0-1~deb13',
+      'python3-only-new': '1.0-1~deb13',
+    });
+    expect(getField(packages.find((one) => one.name === 'python3-fast-ext')!.control, 'Depends')).toBe(
+      'python3 (>= 3.13~), python3 (<< 3.14)',
+    );
+  });
+
+  it('takes a requirements file with comments, options and extras', async () => {
+    await wheel({
+      name: 'listed',
+      version: '1.2',
+      metadata: ['Provides-Extra: more', 'Requires-Dist: quick; extra == "more"'],
+    });
+    await wheel({ name: 'quick', version: '2.0' });
+    await writeFile(
+      join(world.path, 'requirements.txt'),
+      '# what we need\nlisted[more] >= 1 ; python_version > "3" # yes\n--no-binary nothing\n',
+    );
+    const plan = await planBuild(context(), request(['requirements.txt'], 'never'));
+    expect(plan.packages.map((one) => [one.name, one.why])).toEqual([
+      ['python3-listed', 'asked for'],
+      ['python3-quick', 'needed by python3-listed+more'],
+      ['python3-listed+more', 'asked for'],
+    ]);
+  });
+});
+
+describe('what must not get in', () => {
+  it('a wheel that was cut or changed: nothing is written, and the cache is not poisoned', async () => {
+    const path = await wheel({ name: 'fragile', version: '1' });
+    const whole = await readFile(path);
+    const good = await buildPackages(context(), request(['fragile'], 'fragile'));
+    await rm(good.packages[0]!.path);
+    await truncate(path, whole.length - 10);
+    await expect(buildPackages(context(), request([path], 'fragile-cut'))).rejects.toMatchObject({
+      exitCode: expect.any(Number),
+    });
+    expect(await readdir(world.path)).not.toContain('fragile-cut');
+    await writeFile(path, whole);
+    const again = await buildPackages(context(), request(['fragile'], 'fragile', { refresh: true }));
+    expect(again.packages[0]!.sha256).toBe(good.packages[0]!.sha256);
+  });
+
+  it('a damaged cache entry is made again', async () => {
+    await wheel({ name: 'cached', version: '1' });
+    const first = await buildPackages(context(), request(['cached'], 'cached-1'));
+    const debs = join(world.context.cacheDir, 'pkg/debs');
+    const all = (await readdir(debs, { recursive: true })).filter(
+      (name) => name.endsWith('.deb') && name.includes('cached'),
+    );
+    expect(all).toHaveLength(1);
+    await truncate(join(debs, all[0]!), 20);
+    const again = await buildPackages(context(), request(['cached'], 'cached-2'));
+    expect(again.packages[0]!.sha256).toBe(first.packages[0]!.sha256);
+    expect(world.warnings.join()).toContain('damaged');
+  });
+
+  it('a distribution whose wheel names files outside', async () => {
+    const path = await wheel({ name: 'escape', version: '1', extra: [{ name: '../../etc/cron.d/evil', data: 'x' }] });
+    await expect(buildPackages(context(), request([path], 'escape'))).rejects.toMatchObject({
+      exitCode: expect.any(Number),
+    });
+    expect(await readdir(world.path)).not.toContain('escape');
+  });
+
+  it('no room for the packages: said so, nothing half written', async () => {
+    await wheel({ name: 'roomy', version: '1' });
+    const out = join(world.path, 'full');
+    await mkdir(out);
+    await run({}, 'mount', ['-t', 'tmpfs', '-o', 'size=4k', 'tmpfs', out]);
+    try {
+      await writeFile(join(out, 'filler'), Buffer.alloc(4096)).catch(() => {});
+      await expect(buildPackages(context(), request(['roomy'], 'full'))).rejects.toMatchObject({
+        code: 'cannot-write',
+        exitCode: 1,
+      });
+      expect(await readdir(out)).toEqual(['filler']);
+    } finally {
+      await run({}, 'umount', [out]);
+    }
+  });
+});
