@@ -246,3 +246,41 @@ async function verifiedPlace(cx: CommandContext, given: string | undefined, opti
 function placeGiven(cx: CommandContext, given: string): string {
   return /^https?:/.test(given) ? given : resolve(cx.cwd, given);
 }
+
+interface ImportOptions extends ChangeOptions {
+  readonly component?: string[];
+  readonly key?: string[];
+  readonly unsigned?: boolean;
+  readonly filter?: string;
+}
+
+export function addImport(row: Row, cli: Cli): void {
+  addChangeOptions(
+    row('import <suite> <place> <from>', 'take packages of another repository: a folder with dists/, or a URL'),
+  )
+    .option('--component <names...>', 'sections there; default: those that both have')
+    .option('--key <files...>', 'public keys that sign there')
+    .option('--unsigned', 'take what nobody vouches for')
+    .option('--filter <text>', "which packages: 'Name (~ ^python3-)'")
+    .action(
+      cli.action(async (cx, suite: string, place: string, from: string, options: ImportOptions) => {
+        using repo = await openRepo(cx, options);
+        const { parseFilter } = await import('../repo/query.ts');
+        const { component: components, unsigned, dryRun } = options;
+        const done = await repo.import({
+          ...{ place: placeGiven(cx, place), from, to: suite, components, unsigned, dryRun, who: userName(cx) },
+          keys: options.key?.map((path) => resolve(cx.cwd, path)),
+          filter: options.filter === undefined ? undefined : parseFilter(options.filter),
+        });
+        for (const refusal of done.refused) cx.log.warn(`refused '${refusal.file}': ${refusal.message}`);
+        const verb = dryRun ? 'would add' : 'added';
+        const lines = done.added.map((item) => `${verb} ${item.name} ${item.version} ${item.architecture}`);
+        const text = [...lines, `${done.unchanged} were here already`].join('\n');
+        return await changed(cx, repo, [suite], options, {
+          data: done,
+          text,
+          exitCode: done.refused.length > 0 ? 1 : 0,
+        });
+      }),
+    );
+}

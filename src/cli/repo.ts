@@ -5,7 +5,7 @@ import type { AddResult } from '../repo/add.ts';
 import type { Repo } from '../repo/repo.ts';
 import type { Cli, CommandContext, Output } from './command.ts';
 import { addPassphraseOptions, type PassphraseOptions, passphraseSource } from './passphrase.ts';
-import { addGenerations, addHistory, addTransfers, addVerify } from './repo-history.ts';
+import { addGenerations, addHistory, addImport, addTransfers, addVerify } from './repo-history.ts';
 import { addKeyPlans } from './repo-keys.ts';
 import {
   addChangeOptions,
@@ -40,6 +40,7 @@ export function addRepoCommands(program: Command, cli: Cli): void {
   addHistory(row, cli);
   addGenerations(row, cli);
   addVerify(row, cli);
+  addImport(row, cli);
   addKeyPlans(row, cli);
   addUpkeep(repo, row, cli);
 }

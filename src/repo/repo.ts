@@ -21,6 +21,7 @@ import {
   type SuiteDifference,
   undoChange,
 } from './history.ts';
+import type { ImportRequest, ImportResult } from './import.ts';
 import { KeyStore, type PassphraseSource } from './keys.ts';
 import { layoutOf } from './layout.ts';
 import type { TransferRequest, TransferResult, TransferVerb } from './promote.ts';
@@ -184,6 +185,12 @@ export class Repo implements Disposable {
     const current = this.#handle.catalog.currentGeneration(suite);
     const members = current ? [...this.#handle.catalog.membersAt(suite, current.change)] : [];
     return members.filter((member) => filter?.(member) ?? true).map(factsOfMember);
+  }
+
+  /** Packages of another repository into a suite of this one. */
+  async import(request: ImportRequest): Promise<ImportResult> {
+    const { importPackages } = await import('./import.ts');
+    return importPackages(this.#handle, request);
   }
 
   /** The same bytes in another suite; see promote.ts for what the verbs mean. */

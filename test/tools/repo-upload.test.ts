@@ -2,7 +2,6 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { run } from '../../src/core/run.ts';
 import { KeyStore } from '../../src/repo/keys.ts';
 import { Repo } from '../../src/repo/repo.ts';
 import { type ServeOptions, serveRepo } from '../../src/repo/serve.ts';
@@ -76,13 +75,20 @@ describe('uploading', () => {
     const folder = join(world.path, 'in');
     const { path, size, sha256 } = await makePackage(world.context, folder, { name: 'hello' });
     const changes = `Format: 1.8\nSource: hello\nVersion: 1.0\nChecksums-Sha256:\n ${sha256} ${size} hello_1.0_all.deb\n`;
-    const send = (name: string, body: Buffer | string) =>
-      run({}, 'curl', ['-sf', '-u', `user:${token}`, '-T', '-', `${server.url}/upload/bookworm/${name}`], {
-        input: body,
+    // as dput does: Basic, the token as password
+    const authorization = `Basic ${Buffer.from(`user:${token}`).toString('base64')}`;
+    const send = async (name: string, body: Buffer | string) => {
+      const answer = await fetch(`${server.url}/upload/bookworm/${name}`, {
+        method: 'PUT',
+        body,
+        headers: { authorization },
       });
+      expect(answer.status).toBe(200);
+      return answer.text();
+    };
     await send('hello_1.0_all.deb', await readFile(path));
     expect(repo.list()).toEqual([]);
-    expect((await send('hello_1.0.changes', changes)).stdout).toContain('"name":"hello"');
+    expect(await send('hello_1.0.changes', changes)).toContain('"name":"hello"');
     expect(repo.list('bookworm')).toHaveLength(1);
     expect(await readdir(join(repo.dir, 'incoming'))).toEqual([]);
   });
