@@ -183,7 +183,7 @@ export function addProxyCommands(program: Command, cli: Cli): void {
 
 async function serve(cx: CommandContext, flags: ServeFlags): Promise<Output | undefined> {
   const config = (await cx.config()).proxy;
-  const settings = await settingsOf(cx, flags);
+  const settings = await withOwnIndexes(cx, await settingsOf(cx, flags));
   await using proxy = await serveProxy(cx, settings, { listen: flags.listen ?? config.listen });
   cx.writeOut(cx.json ? `${JSON.stringify({ urls: proxy.urls })}\n` : `${proxy.urls.join('\n')}\n`);
   await using _announced = flags.announce ? await announceAt(proxy.urls[0]!) : undefined;
@@ -295,6 +295,17 @@ async function settingsOf(cx: CommandContext, flags: ServeFlags): Promise<ProxyS
     accessLog: flags.accessLog === undefined ? undefined : resolve(cx.cwd, flags.accessLog),
     npmRegistry: config['npm-registry'] ?? defaults.npmRegistry,
     pypiIndex: config['pypi-index'] ?? defaults.pypiIndex,
+  };
+}
+
+/** Which npm registry and Python index this machine uses, where the configuration names none. */
+async function withOwnIndexes(cx: CommandContext, settings: ProxySettings): Promise<ProxySettings> {
+  const { machineIndexes } = await import('../proxy/package-indexes.ts');
+  const own = await machineIndexes(cx);
+  return {
+    ...settings,
+    npmRegistry: settings.npmRegistry || own.npmRegistry,
+    pypiIndex: settings.pypiIndex || own.pypiIndex,
   };
 }
 

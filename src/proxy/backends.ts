@@ -35,35 +35,21 @@ export interface Location {
   readonly key: string;
 }
 
-/** The public archives: well-known names that clients have in their sources, not mirrors of anybody's own. */
-const PUBLIC: readonly Omit<Backend, 'maxAge' | 'trusted' | 'signatures'>[] = [
-  {
-    name: 'debian',
-    mirrors: ['http://deb.debian.org/debian'],
-    aliases: ['http://*.debian.org/debian'],
-  },
-  {
-    name: 'security',
-    mirrors: ['http://security.debian.org/debian-security', 'http://deb.debian.org/debian-security'],
-    aliases: ['http://*.debian.org/debian-security'],
-  },
-  {
-    name: 'ubuntu',
-    mirrors: ['http://archive.ubuntu.com/ubuntu'],
-    aliases: ['http://*.archive.ubuntu.com/ubuntu', 'http://security.ubuntu.com/ubuntu'],
-  },
-  {
-    name: 'ports',
-    mirrors: ['http://ports.ubuntu.com/ubuntu-ports'],
-    aliases: ['http://*.ports.ubuntu.com/ubuntu-ports'],
-  },
-];
+/**
+ * The public archives: names that clients have in their sources whatever the mirror. Which mirrors to ask is this machine's
+ * apt configuration to say (apt-sources.ts), or the settings.
+ */
+const PUBLIC: Readonly<Record<string, readonly string[]>> = {
+  debian: ['http://*.debian.org/debian'],
+  security: ['http://*.debian.org/debian-security'],
+  ubuntu: ['http://*.ubuntu.com/ubuntu'],
+  ports: ['http://*.ubuntu.com/ubuntu-ports'],
+};
 
 /** First path segments that are never back ends. */
 const RESERVED = new Set(['healthz', 'metrics', 'status', 'api', 'npm', 'pypi', 'frozen', 'https', 'http']);
 
 export interface BackendOptions {
-  /** Beside and instead of the public ones: same name replaces. */
   readonly own?: Readonly<
     Record<
       string,
@@ -147,7 +133,7 @@ function isDefaultPort(port: number): boolean {
 
 function listBackends(options: BackendOptions): Backend[] {
   const own = options.own ?? {};
-  const named = Object.entries(own).map(([name, given]): Backend => {
+  return Object.entries(own).map(([name, given]): Backend => {
     if (!/^[a-z0-9][a-z0-9._-]*$/.test(name) || RESERVED.has(name)) {
       throw new UserError('proxy-backend', `'${name}' cannot be the name of a back end`, {
         hint: `lower case letters, digits, '.', '_' and '-'; not ${[...RESERVED].join(', ')}`,
@@ -161,17 +147,12 @@ function listBackends(options: BackendOptions): Backend[] {
     return {
       name,
       mirrors: given.mirrors.map((mirror) => checkedBase(mirror, name)),
-      aliases: [...(given.aliases ?? []), ...(PUBLIC.find((one) => one.name === name)?.aliases ?? [])],
-      signatures: given.signatures ?? (PUBLIC.some((one) => one.name === name) ? 'require' : 'accept'),
+      aliases: [...(given.aliases ?? []), ...(PUBLIC[name] ?? [])],
+      signatures: given.signatures ?? (Object.hasOwn(PUBLIC, name) ? 'require' : 'accept'),
       maxAge: given.maxAge ?? options.maxAge,
       trusted: true,
     };
   });
-  const rest = PUBLIC.filter((one) => !Object.hasOwn(own, one.name));
-  return [
-    ...named,
-    ...rest.map((one): Backend => ({ ...one, signatures: 'require', maxAge: options.maxAge, trusted: false })),
-  ];
 }
 
 function checkedBase(address: string, name: string): string {

@@ -32,11 +32,11 @@ export interface Facts extends Disposable {
   drop(index: string): void;
 }
 
-export function factKey(path: string): Buffer {
+function factKey(path: string): Buffer {
   return createHash('sha256').update(path).digest().subarray(0, KEY_BYTES);
 }
 
-export function factRecord(path: string, file: NamedFile): Buffer {
+function factRecord(path: string, file: NamedFile): Buffer {
   const record = Buffer.alloc(RECORD_BYTES);
   factKey(path).copy(record);
   record.write(file.sha256, KEY_BYTES, 'hex');

@@ -157,7 +157,7 @@ function urlRow(
 }
 
 /** By digest where one is known: the same file at two addresses is one fetch. */
-export function flightKeyOf(key: string | undefined, digests: readonly Digest[]): string {
+function flightKeyOf(key: string | undefined, digests: readonly Digest[]): string {
   const best = digests.find((digest) => digest.algorithm === 'sha256') ?? digests[0];
   return best ? `${best.algorithm}:${best.hex}` : `url:${key ?? ''}`;
 }

@@ -76,7 +76,7 @@ export function parseNetworks(texts: readonly string[]): NetworkList {
 }
 
 /** IPv4 inside IPv6 (mapped, NAT64, 6to4) as the IPv4 that it stands for; zone identifiers dropped. */
-export function plainAddress(address: string): string {
+function plainAddress(address: string): string {
   const bare = address
     .replace(/^\[|\]$/g, '')
     .replace(/%.*$/, '')
@@ -111,7 +111,7 @@ export function isInnerAddress(address: string): boolean {
   return isIP(plain) === 0 || inner.has(plain);
 }
 
-/** Matches `deb.debian.org`, `*.debian.org` (any depth), `host:8080`, and `*` (every host). */
+/** Matches `a.example.org`, `*.example.org` (any depth), `host:8080`, and `*` (every host). */
 export function hostMatches(patterns: readonly string[], host: string, port?: number): boolean {
   return patterns.some((pattern) => {
     const match = /^(.*?)(?::(\d+))?$/.exec(pattern.toLowerCase());

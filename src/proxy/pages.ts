@@ -37,7 +37,7 @@ export function hitRate(counters: Readonly<Record<Counter, number>>): number {
   return good + misses === 0 ? 0 : good / (good + misses);
 }
 
-export function escapeHtml(text: string): string {
+function escapeHtml(text: string): string {
   const names: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
   return text.replace(/[&<>"']/g, (character) => names[character]!);
 }

@@ -108,6 +108,10 @@ export function createRegistries(cache: ProxyCache): Registries {
   }
 
   async function npm(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (npmBase === '') {
+      cache.answerer.text(response, 404, "nothing is behind /npm/: name it as 'proxy.npm-registry' in buildkit.yaml");
+      return;
+    }
     const path = pathBelow(request, 'npm/');
     if (path === undefined) {
       cache.answerer.text(response, 400, 'the path is malformed');
@@ -158,6 +162,10 @@ export function createRegistries(cache: ProxyCache): Registries {
   }
 
   async function pypi(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (pypiBase === '') {
+      cache.answerer.text(response, 404, "nothing is behind /pypi/: name it as 'proxy.pypi-index' in buildkit.yaml");
+      return;
+    }
     const path = pathBelow(request, 'pypi/');
     if (path === undefined) {
       cache.answerer.text(response, 400, 'the path is malformed');

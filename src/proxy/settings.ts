@@ -35,7 +35,9 @@ export interface ProxySettings {
   /** Refuses files that no signed index names. */
   readonly onlyVerified: boolean;
   readonly accessLog: string | undefined;
+  /** Behind /npm/; empty: none. */
   readonly npmRegistry: string;
+  /** Behind /pypi/simple/; empty: none. */
   readonly pypiIndex: string;
 }
 
@@ -60,7 +62,7 @@ export function defaultSettings(dir: string): ProxySettings {
     maxUnusedDays: 0,
     onlyVerified: false,
     accessLog: undefined,
-    npmRegistry: 'https://registry.npmjs.org',
-    pypiIndex: 'https://pypi.org/simple',
+    npmRegistry: '',
+    pypiIndex: '',
   };
 }

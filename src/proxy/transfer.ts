@@ -14,7 +14,7 @@ import type { Digest, HashName } from './policy.ts';
 import { parseHttpDate } from './range.ts';
 import type { Flow, Head, Upstream } from './upstream.ts';
 
-export const HELD_BACK = 64 * 1024;
+const HELD_BACK = 64 * 1024;
 /** Bodies up to this size never touch the disk before they are whole. */
 const SMALL = 256 * 1024;
 /** What a body may hold in memory beyond its slowest reader when the disk refuses. */
@@ -607,6 +607,6 @@ function single(value: string | string[] | undefined): string | undefined {
 }
 
 /** Of the partial file of a key. */
-export function partialName(key: string): string {
+function partialName(key: string): string {
   return createHash('sha256').update(key).digest('hex').slice(0, 40);
 }

@@ -92,7 +92,7 @@ const LONGEST_REST_MS = 60_000;
 /** Connections to one server. */
 const CONNECTIONS = 8;
 
-export class InnerAddressError extends Error {
+class InnerAddressError extends Error {
   constructor(host: string, address: string) {
     super(`'${host}' is at the inner address ${address}`);
     this.name = 'InnerAddressError';
