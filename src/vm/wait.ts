@@ -41,7 +41,9 @@ export async function waitUntilReady(context: Context, patient: Patient, limits:
   const rung = <T>(what: string, limitMs: number, body: (signal: AbortSignal) => Promise<T>) =>
     climb(context, patient, lost.promise, what, limitMs, body);
   await rung('sshd of the guest', limits.sshMs, (signal) => waitForSshUp(patient, signal));
-  const ssh = await rung('a login by ssh', limits.loginMs, (signal) => login(patient, signal));
+  // an image that says nothing is at this rung from its first instruction on
+  const loginMs = patient.tellsReady ? limits.loginMs : limits.sshMs + limits.loginMs;
+  const ssh = await rung('a login by ssh', loginMs, (signal) => login(patient, signal));
   try {
     await rung('systemctl is-system-running', limits.systemMs, () => systemSettled(context, patient, ssh));
     return ssh;
@@ -49,6 +51,13 @@ export async function waitUntilReady(context: Context, patient: Patient, limits:
     ssh[Symbol.dispose]();
     throw error;
   }
+}
+
+/** Waits for a login alone: for a guest that was ready when it was frozen. @throws as `waitUntilReady` does */
+export async function waitForLogin(context: Context, patient: Patient, limits: WaitLimits): Promise<Ssh> {
+  using lost = watchForLoss(patient);
+  const body = (signal: AbortSignal) => login(patient, signal);
+  return climb(context, patient, lost.promise, 'a login by ssh', limits.loginMs, body);
 }
 
 /** Rejects when the machine is beyond hope. */
