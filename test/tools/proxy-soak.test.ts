@@ -4,6 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { type RunningProgram, start } from '../../src/core/run.ts';
 import { ProxyCache } from '../../src/proxy/proxy.ts';
@@ -23,6 +24,7 @@ import { createWorld } from '../support/world.ts';
 
 const SOAK_MS = 25_000;
 const ROUNDS = 8;
+const PROCESS = fileURLToPath(new URL('../support/proxy-process.ts', import.meta.url));
 
 /** The same sequence in every run. */
 function randomFrom(seed: number): () => number {
@@ -96,7 +98,7 @@ describe('a soak', () => {
         await using server: RunningProgram = start(
           {},
           resolve('node_modules/.bin/node'),
-          [resolve('test/support/proxy-process.ts'), join(dir, 'settings.json')],
+          [PROCESS, join(dir, 'settings.json')],
           { stdio: { stdin: 'ignore' } },
         );
         const url = await new Promise<string>((done) => createInterface(server.stdout).once('line', done));
