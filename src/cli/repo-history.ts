@@ -70,7 +70,7 @@ export function addTransfers(row: Row, cli: Cli): void {
   }
 }
 
-export function differenceText(difference: SuiteDifference, dryRun = false): string {
+function differenceText(difference: SuiteDifference, dryRun = false): string {
   const lines = [
     packageLines(difference.removed, dryRun ? 'would remove' : 'removed'),
     packageLines(difference.added, dryRun ? 'would add' : 'added'),

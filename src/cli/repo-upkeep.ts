@@ -24,6 +24,18 @@ export function addUpkeep(repoCommand: Command, row: Row, cli: Cli): void {
     }),
   );
 
+  addPassphraseOptions(
+    row('check', 'look whether every file is there with its digest').option('--repair', 'make links and indexes anew'),
+  ).action(
+    cli.action(async (cx, options: Place & PassphraseOptions & { readonly repair?: boolean }) => {
+      using repo = await openRepo(cx, options);
+      const report = await repo.check({ repair: options.repair ?? false, passphrase: passphraseSource(cx, options) });
+      const lines = report.problems.map((problem) => `${problem.code}: ${problem.message} (${problem.hint})`);
+      const text = lines.length > 0 ? lines.join('\n') : 'no problem found';
+      return { data: report, text, exitCode: lines.length > 0 ? 1 : 0 };
+    }),
+  );
+
   const token = repoCommand.command('token').description('who may write over HTTP');
   const tokenRow = (usage: string, description: string) =>
     token

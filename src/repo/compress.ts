@@ -77,7 +77,7 @@ async function xzBatch(context: RunContext, texts: readonly Uint8Array[]): Promi
 }
 
 /** The blocks of a single-stream xz file with CRC64 checks. */
-export function splitXz(file: Buffer): XzBlock[] {
+function splitXz(file: Buffer): XzBlock[] {
   const footer = file.length - FOOTER_BYTES;
   if (
     footer < HEADER_BYTES ||

@@ -60,7 +60,7 @@ function generationFacts(generation: Generation, current: boolean): GenerationFa
 }
 
 /** @throws UserError `no-such-generation` */
-export function findGeneration(repo: RepoHandle, suite: string, id: string): Generation {
+function findGeneration(repo: RepoHandle, suite: string, id: string): Generation {
   const found = repo.catalog.findGeneration(suite, id);
   if (found) return found;
   const latest = repo.catalog.generations(suite).slice(0, 3);

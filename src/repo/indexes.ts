@@ -98,7 +98,7 @@ function* groupByName(items: Iterable<CatalogPackage>): Generator<CatalogPackage
 }
 
 /** RFC 7231 date in UTC, as Release wants it: 'Sat, 21 Nov 2026 08:12:00 UTC'. */
-export function releaseDate(seconds: number): string {
+function releaseDate(seconds: number): string {
   return new Date(seconds * 1000).toUTCString().replace(/GMT$/, 'UTC');
 }
 

@@ -7,6 +7,7 @@ import { explainWriteError } from '../core/files.ts';
 import type { BinaryPackage } from '../deb/package.ts';
 import type { AddOptions, AddResult } from './add.ts';
 import { Catalog, type CountedChange, type Member, type TokenFacts, type TokenRole } from './catalog.ts';
+import type { CheckReport } from './check.ts';
 import type { Attachment } from './detached.ts';
 import type { Garbage } from './gc.ts';
 import { factsOfMember, findSuite, lockPublish, lockWrite, type PackageFacts, type RepoHandle } from './handle.ts';
@@ -237,6 +238,20 @@ export class Repo implements Disposable {
   /** Keeps a generation for ever, or no longer. */
   pin(suite: string, generation: string, pinned: boolean): GenerationFacts {
     return pinGeneration(this.#handle, suite, generation, pinned);
+  }
+
+  /**
+   * Looks at every file that clients may ask for now. `repair` makes links and indexes anew and publishes them; packages whose
+   * files are broken must be added again.
+   */
+  async check(
+    options: { readonly repair?: boolean; readonly passphrase?: PassphraseSource } = {},
+  ): Promise<CheckReport> {
+    const { checkRepo } = await import('./check.ts');
+    const report = await checkRepo(this.#handle, options);
+    if (!options.repair || !report.needsPublish) return report;
+    await this.publish([], { force: true, passphrase: options.passphrase });
+    return checkRepo(this.#handle);
   }
 
   /** Removes what nobody can ask for any more. */

@@ -29,7 +29,7 @@ interface KeyReference {
   readonly name: string;
 }
 
-export function parseKeyReference(text: string): KeyReference {
+function parseKeyReference(text: string): KeyReference {
   const match = /^(gpg|command):(.+)$/s.exec(text);
   return match ? { backend: match[1] as Backend, name: match[2]!.trim() } : { backend: 'store', name: text };
 }

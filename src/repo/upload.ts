@@ -48,7 +48,7 @@ export function writeRequestOf(method: string, path: string): WriteRequest | und
 }
 
 /** `Authorization: Bearer TOKEN`, or the password of Basic, as dput and curl -u send it. */
-export function tokenOf(header: string | undefined): string | undefined {
+function tokenOf(header: string | undefined): string | undefined {
   const bearer = /^Bearer\s+(\S+)$/i.exec(header ?? '');
   if (bearer) return bearer[1];
   const basic = /^Basic\s+([A-Za-z0-9+/=]+)$/i.exec(header ?? '');
