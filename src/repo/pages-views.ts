@@ -351,7 +351,7 @@ export function renderPackagePage(
 <div class="columns"><div>
 <section>
 <h2>Install</h2>
-${command(`sudo apt install ${page.name}`)}<p>First time here? <a href="../index.html#setup">Set up ${suite.name}</a> before.</p>
+${command(`sudo apt install ${page.name}`)}<p>First time here? <a href="../index.html#setup">Set up ${suite.name}</a> first.</p>
 <p class="downloads"><span>Or download</span> ${buttons}</p>
 </section>
 ${description.length === 0 ? undefined : html`<section>\n<h2>Description</h2>\n${description}</section>\n`}${renderRelations(page.relations, isKnown)}${renderFiles(page)}</div>
