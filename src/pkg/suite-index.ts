@@ -9,7 +9,6 @@ import { join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { RemoteError, ToolError, UserError } from '../core/errors.ts';
 import { exists } from '../core/files.ts';
-import { download } from '../core/http.ts';
 import { run, start } from '../core/run.ts';
 import { getField, readParagraphs } from '../deb/control.ts';
 import { ARCHIVE_KEYRING } from '../deb/suites.ts';
@@ -113,6 +112,7 @@ async function once(context: Context, identity: unknown, make: () => Promise<Sui
 }
 
 async function fromMirror(context: Context, dist: string, architecture: string): Promise<SuiteIndex> {
+  const { download } = await import('../core/http.ts'); // its client is large: loaded for those who need it
   await using scratch = await workFolder(context);
   const signed = join(scratch.path, 'InRelease');
   await download(context, `${dist}/InRelease`, signed, { maxBytes: 16_000_000 });
