@@ -33,6 +33,8 @@ export interface Files extends Disposable {
   get(sha256: string): OpenFile | 'suspect' | undefined;
   /** Like `get`, reading suspects again; an object that is not what it was is dropped. */
   open(sha256: string): Promise<OpenFile | undefined>;
+  /** A small object that was stored this moment: its bytes need not be read again. */
+  remember(sha256: string, bytes: Buffer, mtimeMs: number): OpenFile | undefined;
   /** False when the file is no longer what was opened; it is closed and forgotten then. */
   stillGood(file: OpenFile): boolean;
   hold(file: OpenFile): void;
@@ -153,6 +155,17 @@ export function createFiles(
   return {
     get,
     stillGood,
+    remember(sha256, bytes, mtimeMs) {
+      if (bytes.length > MEMORY_EACH) return undefined;
+      const already = open.get(sha256);
+      if (already) return already;
+      makeRoom();
+      memory += bytes.length;
+      const { length: size } = bytes;
+      const file = { sha256, size, fd: -1, bytes, mtimeMs, users: 0, doomed: false, lookedAt: clock(), uses: 0 };
+      open.set(sha256, file);
+      return file;
+    },
     async open(sha256) {
       const found = get(sha256);
       if (found !== 'suspect') return found;

@@ -443,7 +443,10 @@ export class ProxyCache implements AsyncDisposable {
     const { before, joined, why, immutable } = found;
     switch (outcome.kind) {
       case 'stored': {
-        const file = await this.files.open(outcome.sha256);
+        const { bytes, mtimeMs, sha256 } = outcome;
+        const kept =
+          bytes !== undefined && mtimeMs !== undefined ? this.files.remember(sha256, bytes, mtimeMs) : undefined;
+        const file = kept ?? (await this.files.open(sha256));
         if (!file) return false;
         const cache = joined ? 'JOIN' : 'MISS';
         this.#sendFile(

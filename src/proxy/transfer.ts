@@ -57,6 +57,8 @@ export type Outcome =
       /** Undefined: the bytes could not be kept (disk full, or the end could not be told from a cut). */
       readonly mtimeMs: number | undefined;
       readonly verified: boolean;
+      /** The whole body, when it was small enough to stay in memory. */
+      readonly bytes: Buffer | undefined;
     }
   | { readonly kind: 'not-modified'; readonly source: string }
   | { readonly kind: 'absent'; readonly status: number }
@@ -505,6 +507,7 @@ export class Transfer {
       }
     }
     const verified = this.#plan.expected.digests.length > 0;
+    const bytes = this.#file === undefined && this.received <= SMALL ? this.#joined() : undefined;
     const outcome = {
       kind: 'stored',
       sha256,
@@ -512,20 +515,24 @@ export class Transfer {
       source: source.url,
       etag: this.#etag,
       lastModified: this.lastModified,
-      mtimeMs: verified || endIsSure ? this.#store(sha256) : undefined,
+      mtimeMs: verified || endIsSure ? this.#store(sha256, bytes) : undefined,
       verified,
+      bytes,
     } as const;
     this.size = this.received;
     if (outcome.mtimeMs !== undefined) this.#events.onStored(outcome);
     return outcome;
   }
 
-  #store(sha256: string): number | undefined {
+  #joined(): Buffer {
+    return this.#memory.length === 1 ? this.#memory[0]! : Buffer.concat(this.#memory);
+  }
+
+  #store(sha256: string, bytes: Buffer | undefined): number | undefined {
     if (this.#diskRefuses) return undefined;
     try {
       if (this.#file) return this.#blobs.adopt(this.#blobs.partialPath(this.#file.name), sha256);
-      const bytes = this.#memory.length === 1 ? this.#memory[0]! : Buffer.concat(this.#memory);
-      return this.#blobs.write(bytes, sha256);
+      return this.#blobs.write(bytes ?? this.#joined(), sha256);
     } catch (error) {
       this.#events.onDiskTrouble(error);
       return undefined;
