@@ -79,12 +79,12 @@ async function benchBuildkit(bench: Bench): Promise<Measured> {
     '--label',
     'B',
   );
-  const script = `"$0" --state "$1" repo add --repo "$2" bench "$3" && "$0" --state "$1" repo publish --repo "$2"`;
+  const script = `"$0" --state "$1" repo add --repo "$2" bench "$3" --publish`;
   const once = (name: string, from: string) =>
     measure(name, ['sh', '-c', script, BUILDKIT, state, repo, from], { scratch: bench.scratch });
   return {
-    all: await once('buildkit repo add, publish', bench.corpus),
-    one: await once('buildkit repo add, publish', bench.more),
+    all: await once('buildkit repo add --publish', bench.corpus),
+    one: await once('buildkit repo add --publish', bench.more),
   };
 }
 
