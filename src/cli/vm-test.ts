@@ -14,6 +14,7 @@ interface TestFlags {
   readonly contains?: string;
   readonly check?: readonly string[];
   readonly purge?: boolean;
+  readonly instant?: boolean;
   readonly keep?: boolean;
   readonly memory?: string;
   readonly cpus?: number;
@@ -33,6 +34,7 @@ export function addVmTestCommand(vm: Command, cli: Cli): void {
       .option('--contains <text>', 'must be in those answers')
       .option('--check <command>', 'must succeed in the machine (sh); may be repeated', collect)
       .option('--purge', 'remove and purge the packages at the end')
+      .option('--instant', 'go on from a frozen machine instead of booting; the first time one is frozen')
       .option('--keep', 'leave the machine running when something failed'),
   ).action(cli.action((cx, packages: string[], flags: TestFlags) => test(cx, packages, flags)));
 }
@@ -49,9 +51,9 @@ async function test(cx: CommandContext, packages: string[], flags: TestFlags): P
   await using server = await serveRepo(cx, dir, { listen: '127.0.0.1:0' });
   const sources = parseSources(await repo.sources(suite, { url: `http://${HOST_FROM_GUEST}:${server.port}/` }));
   const { memory, cpus, accel } = { ...vm, ...flags };
-  const { base, purge, keep: keepOnFailure } = flags;
+  const { base, purge, instant, keep: keepOnFailure } = flags;
   const mirror = vm.base.mirror;
-  const request = { suite, packages, sources, checks: checksOf(flags), base, mirror, purge, keepOnFailure };
+  const request = { suite, packages, sources, checks: checksOf(flags), base, mirror, purge, instant, keepOnFailure };
   const report = await testPackages(cx, { ...request, memory, cpus, accel });
   return { data: report, text: formatTestReport(report), exitCode: report.passed ? 0 : 1 };
 }

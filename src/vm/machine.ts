@@ -15,7 +15,7 @@ import { errnoOf, UserError } from '../core/errors.ts';
 import { exists, writeFileAtomic } from '../core/files.ts';
 import { didYouMean } from '../core/nearest.ts';
 import { run } from '../core/run.ts';
-import { type Base, findBase } from './base.ts';
+import { findBase } from './base.ts';
 import { makeKey } from './key.ts';
 import { DEFAULT_NETWORK, guestMac } from './net-spec.ts';
 import { identityOf, isAlive, pidWithUuid } from './process.ts';
@@ -40,6 +40,8 @@ const machineSchema = z.object({
   creator: z.object({ pid: z.number(), user: z.string() }),
   /** The process that it belongs to and dies with. */
   owner: identitySchema.optional(),
+  /** Key of the frozen machine that its disk lies over, instead of the base itself. */
+  frozen: z.string().optional(),
 });
 /** A machine as it was created. */
 export type MachineRecord = z.infer<typeof machineSchema>;
@@ -92,6 +94,8 @@ export interface MachineOptions {
   readonly accel?: 'auto' | 'kvm' | 'tcg' | undefined;
 }
 
+export const DEFAULT_MEMORY = '1024M';
+export const DEFAULT_CPUS = 2;
 const CREATING = '.creating-';
 const NAME = /^[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/; // RFC 1123, and no digit first: numbers are numbers
 
@@ -143,12 +147,16 @@ export function createVm(
   return createMachine(context, identify(nameOrNumber, options.name), options, undefined);
 }
 
-/** @param ownerPid the process that a throw-away machine dies with */
+/**
+ * @param ownerPid the process that a throw-away machine dies with
+ * @param frozen what its disk lies over, instead of the base itself
+ */
 export async function createMachine(
   context: Context,
   id: { readonly name: string; readonly number: number | undefined },
   options: MachineOptions,
   ownerPid: number | undefined,
+  frozen?: { readonly key: string; readonly disk: string },
 ): Promise<MachineRecord> {
   const base = await findBase(context, options.base ?? 'bookworm');
   const record: MachineRecord = {
@@ -158,13 +166,14 @@ export async function createMachine(
     uuid: randomUUID(),
     base: { id: base.id, sha256: base.sha256 },
     architecture: base.architecture,
-    memoryMiB: mebibytes(options.memory ?? '1024M'),
-    cpus: options.cpus ?? 2,
+    memoryMiB: mebibytes(options.memory ?? DEFAULT_MEMORY),
+    cpus: options.cpus ?? DEFAULT_CPUS,
     accel: options.accel ?? 'auto',
     mac: id.number === undefined ? randomMac() : guestMac(DEFAULT_NETWORK, id.number),
     created: context.now().toISOString(),
     creator: { pid: process.pid, user: userInfo().username },
     ...(ownerPid === undefined ? {} : { owner: await identityOf(ownerPid) }),
+    ...(frozen ? { frozen: frozen.key } : {}),
   };
   await mkdir(machinesDir(context), { recursive: true });
   using _lock = await lockMachines(context);
@@ -173,7 +182,7 @@ export async function createMachine(
   await mkdir(scratch, { mode: 0o700 });
   try {
     await makeKey(context, join(scratch, 'hostkey'), record.name);
-    await makeOverlay(context, base, join(scratch, MACHINE_FILES.disk));
+    await makeOverlay(context, frozen?.disk ?? base.disk, join(scratch, MACHINE_FILES.disk));
     await writeFileAtomic(join(scratch, 'machine.json'), `${JSON.stringify(record, undefined, 2)}\n`);
     await rename(scratch, machineDir(context, record.name));
   } catch (error) {
@@ -208,8 +217,8 @@ async function refuseTaken(context: Context, wanted: MachineRecord): Promise<voi
 }
 
 /** A disk that holds only what differs from the base. */
-async function makeOverlay(context: Context, base: Base, path: string): Promise<void> {
-  await run(context, 'qemu-img', ['create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', base.disk, path]);
+async function makeOverlay(context: Context, below: string, path: string): Promise<void> {
+  await run(context, 'qemu-img', ['create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', below, path]);
   await chmod(path, 0o600);
 }
 
@@ -315,6 +324,11 @@ export async function machineStatus(context: Context, record: MachineRecord): Pr
 export async function listVms(context: Context): Promise<MachineStatus[]> {
   const records = await readMachines(context);
   return Promise.all(records.map((record) => machineStatus(context, record)));
+}
+
+/** Keys of the frozen machines that disks lie over. */
+export async function frozenInUse(context: Context): Promise<string[]> {
+  return (await readMachines(context)).flatMap((record) => record.frozen ?? []);
 }
 
 /** Removes a machine's folder; its QEMU must have gone. */

@@ -1,8 +1,8 @@
 /**
  * The command line of QEMU for one machine (qemu-system(1)).
  *
- * Secret: which devices a machine has. All paths are relative to the machine's folder, in which QEMU starts: names of sockets
- * may have only 107 bytes (unix(7)).
+ * Secret: which devices a machine has. Paths of sockets are relative to the machine's folder, in which QEMU starts, since they
+ * may have only 107 bytes (unix(7)); the disk's is absolute, since a detached QEMU leaves the folder and may open it again.
  */
 import type { GuestNet } from './guest.ts';
 
@@ -22,6 +22,8 @@ export type QemuNet =
 
 export interface QemuPlan {
   readonly name: string;
+  /** The machine's, absolute. */
+  readonly folder: string;
   /** Marks the process: `/proc/PID/cmdline` with this UUID is this machine and no other. */
   readonly uuid: string;
   /** Debian's name. */
@@ -43,8 +45,18 @@ export interface QemuPlan {
   readonly unsafeCache: boolean;
   /** Writes go to a temporary file and vanish at the end. */
   readonly snapshot: boolean;
+  /** For instant clones: memory in a file, a second serial line for the guest's agent, the state of a frozen machine. */
+  readonly memory?: MemoryFile | undefined;
   /** Added at the end, as they are. */
   readonly extra: readonly string[];
+}
+
+export interface MemoryFile {
+  readonly path: string;
+  /** Writes go to the file; otherwise they stay with the process, and many share what nobody wrote to. */
+  readonly shared: boolean;
+  /** Wait for the state of a machine (QMP migrate-incoming) instead of booting. */
+  readonly incoming: boolean;
 }
 
 /** Files in a machine's folder. */
@@ -56,6 +68,8 @@ export const MACHINE_FILES = {
   pid: 'pid',
   settings: 'settings',
   seed: 'seed.iso',
+  agentSocket: 'agent.sock',
+  stateSocket: 'state.sock',
 } as const;
 
 /** The user network of QEMU: addresses that never change (qemu-system(1), -netdev user). */
@@ -88,6 +102,7 @@ export function qemuArgs(plan: QemuPlan): string[] {
     ...['-name', `buildkit-${option(plan.name)}`, '-uuid', plan.uuid],
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...accelArgs(plan.accel, plan.architecture, plan.cpuModel),
+    ...(plan.memory ? memoryArgs(plan.memory, plan.memoryMiB) : []),
     ...['-m', `${plan.memoryMiB}M`, '-smp', String(plan.cpus)],
     // seccomp; -daemonize itself forks and makes a session, which the stricter filters forbid
     ...[
@@ -99,16 +114,18 @@ export function qemuArgs(plan: QemuPlan): string[] {
     '-chardev',
     `socket,id=serial,path=${files.consoleSocket},server=on,wait=off,logfile=${files.console},logappend=on`,
     ...['-serial', 'chardev:serial'],
+    ...(plan.memory ? agentArgs() : []),
     ...['-device', 'virtio-rng-pci'],
     '-drive',
     // a full disk here stops the guest instead of feeding it errors; it goes on when there is room (QMP cont)
-    `if=none,id=disk,file=${files.disk},format=qcow2,cache=${cache},discard=unmap,werror=enospc,rerror=report`,
+    `if=none,id=disk,file=${option(plan.folder)}/${files.disk},format=qcow2,cache=${cache},discard=unmap,werror=enospc,rerror=report`,
     ...['-device', 'virtio-blk-pci,drive=disk,serial=root'],
     ...plan.nets.flatMap(netArgs),
     ...['-smbios', `type=11,path=${files.settings}`],
     ...(plan.seeded ? seedArgs() : []),
     ...(plan.boot ? bootArgs(plan.boot) : []),
     ...(plan.snapshot ? ['-snapshot'] : []),
+    ...(plan.memory?.incoming ? ['-incoming', 'defer'] : []),
     ...(plan.detached ? ['-daemonize'] : []),
     ...plan.extra,
   ];
@@ -116,6 +133,19 @@ export function qemuArgs(plan: QemuPlan): string[] {
 
 function bootArgs({ kernel, initrd, parameters }: NonNullable<QemuPlan['boot']>): string[] {
   return ['-kernel', option(kernel), '-initrd', option(initrd), '-append', parameters.join(' ')];
+}
+
+function memoryArgs({ path, shared }: MemoryFile, mebibytes: number): string[] {
+  const share = shared ? 'on' : 'off';
+  return [
+    ...['-object', `memory-backend-file,id=ram,size=${mebibytes}M,mem-path=${option(path)},share=${share}`],
+    ...['-machine', 'memory-backend=ram'],
+  ];
+}
+
+function agentArgs(): string[] {
+  const socket = `socket,id=agent,path=${MACHINE_FILES.agentSocket},server=on,wait=off`;
+  return ['-chardev', socket, '-serial', 'chardev:agent'];
 }
 
 function seedArgs(): string[] {

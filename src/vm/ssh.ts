@@ -50,6 +50,7 @@ export class Ssh implements Disposable {
 
   private constructor(client: Client) {
     this.#client = client;
+    client.setMaxListeners(0); // one for each command under way
     this.closed = new Promise((resolve) => client.once('close', () => resolve()));
   }
 
@@ -67,10 +68,10 @@ export class Ssh implements Disposable {
       };
       if (signal?.aborted) return abort();
       signal?.addEventListener('abort', abort, { once: true });
+      client.on('error', () => {}); // it may tell of several; the first rejects, and 'close' follows in any case
       client.once('ready', () => {
         signal?.removeEventListener('abort', abort);
         client.setNoDelay(true);
-        client.on('error', () => {}); // 'close' follows
         resolve(new Ssh(client));
       });
       client.once('error', (error) => {
@@ -97,7 +98,6 @@ export class Ssh implements Disposable {
    */
   async exec(argv: readonly string[], options: ExecOptions = {}): Promise<ExecResult> {
     const command = shellQuote(argv);
-    const channel = await this.#open(command);
     const output = { stdout: [] as Buffer[], stderr: [] as Buffer[] };
     let kept = 0;
     const take = (stream: 'stdout' | 'stderr') => (chunk: Buffer) => {
@@ -105,9 +105,11 @@ export class Ssh implements Disposable {
       kept += chunk.length;
       if (!options.discard && kept <= MAX_KEPT) output[stream].push(chunk);
     };
-    channel.on('data', take('stdout'));
-    channel.stderr.on('data', take('stderr'));
-    const exitCode = await this.#end(channel, command, options);
+    const exitCode = await this.#open(command, (channel) => {
+      channel.on('data', take('stdout'));
+      channel.stderr.on('data', take('stderr'));
+      return this.#end(channel, command, options);
+    });
     return {
       exitCode,
       stdout: Buffer.concat(output.stdout).toString('utf8'),
@@ -115,14 +117,15 @@ export class Ssh implements Disposable {
     };
   }
 
-  async #open(command: string): Promise<ClientChannel> {
+  /** `attach` runs before the next packet is read: the exit of a quick command comes in the same piece as its start. */
+  #open<T>(command: string, attach: (channel: ClientChannel) => Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       const gone = () => reject(goneError(command));
       this.#client.once('close', gone);
       this.#client.exec(command, (error, channel) => {
         this.#client.removeListener('close', gone);
         if (error) reject(goneError(command, error));
-        else resolve(channel);
+        else attach(channel).then(resolve, reject);
       });
     });
   }
@@ -150,6 +153,7 @@ export class Ssh implements Disposable {
       };
       options.signal?.addEventListener('abort', abort, { once: true });
       this.#client.once('close', gone);
+      channel.on('error', () => {}); // writing to a command that reads no more; 'close' follows
       channel.on('exit', (status: number | null, signal?: string) => {
         // RFC 4254 6.10 names signals without SIG, ssh2 puts it before
         const name = `SIG${signal?.replace(/^SIG/, '')}` as NodeJS.Signals;

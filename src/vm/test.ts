@@ -27,7 +27,7 @@ import {
   parseHttpAnswer,
   parseInstalled,
 } from './test-judge.ts';
-import { bootVm, destroyVm, startVm, type Vm } from './vm.ts';
+import { bootVm, createInstantVm, destroyVm, startVm, type Vm } from './vm.ts';
 
 /** What must hold in the machine after the installation. */
 export type PackageCheck =
@@ -53,6 +53,8 @@ export interface TestRequest {
   /** `1024M` */
   readonly memory?: string | undefined;
   readonly cpus?: number | undefined;
+  /** Go on from a frozen machine instead of booting (see VmSpec). */
+  readonly instant?: boolean | undefined;
   /** Id or suite of the base; default: that of `suite`, built when there is none. */
   readonly base?: string | undefined;
   readonly mirror?: string | undefined;
@@ -121,7 +123,8 @@ export async function testPackages(context: Context, request: TestRequest): Prom
   const name = await freeName(context, request);
   const folder = join(context.stateDir, 'vm', 'tests', name);
   await mkdir(folder, { recursive: true });
-  const options = { base: base.id, name, memory: request.memory, cpus: request.cpus, accel: request.accel };
+  const { instant } = request;
+  const options = { base: base.id, name, instant, memory: request.memory, cpus: request.cpus, accel: request.accel };
   const vm = await startTestMachine(context, options, request.keepOnFailure ?? false);
   let keep = false;
   try {
@@ -154,7 +157,7 @@ async function startTestMachine(
   mayStay: boolean,
 ): Promise<Vm> {
   if (!mayStay) return startVm(context, options);
-  await createVm(context, options.name, options);
+  await (options.instant ? createInstantVm : createVm)(context, options.name, options);
   return bootVm(context, options.name);
 }
 

@@ -4,8 +4,7 @@
  * Secret: how a record on disk, a QEMU process, its control socket and an ssh connection become one thing.
  */
 import { createReadStream, createWriteStream } from 'node:fs';
-import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -15,14 +14,19 @@ import { exists } from '../core/files.ts';
 import { formatDuration } from '../core/log.ts';
 import { type RunningProgram, shellQuote } from '../core/run.ts';
 import { type AccelChoice, chooseAccel, forgetAccel, type WantedAccel } from './accel.ts';
-import { type Base, verifyBase } from './base.ts';
+import { type Base, findBase, listBases, verifyBase } from './base.ts';
 import { ConsoleWatch } from './console.ts';
-import { type GuestNet, oemString } from './guest.ts';
-import { readKey, userKey } from './key.ts';
+import { type GuestNet, type GuestSettings, oemString } from './guest.ts';
+import { dropStaleFrozen, type Frozen, findFrozen, freeze, freshEntropy, keyOf, tellAgent, thaw } from './instant.ts';
+import { resumeScript } from './instant-plan.ts';
+import { readKey, type SshKey, userKey } from './key.ts';
 import { connectQmp, launch } from './launch.ts';
 import {
   createMachine,
+  DEFAULT_CPUS,
+  DEFAULT_MEMORY,
   forgetRun,
+  frozenInUse,
   identify,
   listVms,
   lockMachine,
@@ -39,12 +43,13 @@ import {
 } from './machine.ts';
 import { collectNetworks, joinNetwork, leaveNetwork, type NetworkSeat } from './net.ts';
 import type { NetworkSpec } from './net-spec.ts';
+import { freePort } from './port.ts';
 import { signalProcess, waitUntil } from './process.ts';
 import { type Forward, isPortTaken, MACHINE_FILES, qemuArgs, qemuProgram, USER_NET, userNet } from './qemu.ts';
 import { Qmp } from './qmp.ts';
 import { seedImage } from './seed.ts';
 import { type ExecOptions, type ExecResult, Ssh, type SshTarget } from './ssh.ts';
-import { DEFAULT_LIMITS, type WaitLimits, waitUntilReady } from './wait.ts';
+import { DEFAULT_LIMITS, type WaitLimits, waitForLogin, waitUntilReady } from './wait.ts';
 
 export interface StartOptions {
   readonly limits?: Partial<WaitLimits> | undefined;
@@ -71,10 +76,18 @@ export interface NetworkChoice {
   readonly tap?: string | undefined;
 }
 
-export interface VmSpec extends MachineOptions, StartOptions {}
+export interface VmSpec extends MachineOptions, StartOptions {
+  /**
+   * Go on from a frozen machine instead of booting: a second or two instead of twenty. The first time, one is booted and frozen.
+   * Where that cannot be, the machine boots as ever, and the reason is told.
+   */
+  readonly instant?: boolean | undefined;
+}
 
 const SSH_GUEST_PORT = 22;
 const LOOPBACK = '127.0.0.1';
+const FRESH = 'fresh';
+const AGENT_LIMIT_MS = 60_000;
 const PORT_TRIES = 8;
 
 interface VmParts {
@@ -187,7 +200,9 @@ const WRITE_SCRIPT =
 export async function startVm(context: Context, spec: VmSpec): Promise<Vm> {
   await collectGarbage(context);
   const id = identify(spec.name ?? `tmp-${Math.random().toString(36).slice(2, 10)}`);
-  const record = await createMachine(context, id, spec, process.pid);
+  const frozen = spec.instant ? await frozenFor(context, spec) : undefined;
+  const record = await createMachine(context, id, spec, process.pid, frozen);
+  if (frozen) await markFresh(context, record);
   try {
     return await bringUp(context, record, spec, false);
   } catch (error) {
@@ -196,6 +211,92 @@ export async function startVm(context: Context, spec: VmSpec): Promise<Vm> {
     await destroyVm(context, record.name);
     throw kept === undefined ? error : withConsole(error, kept);
   }
+}
+
+/**
+ * Makes a machine whose first start goes on from a frozen one.
+ * @throws as `createVm` does
+ */
+export async function createInstantVm(
+  context: Context,
+  nameOrNumber: string | number,
+  options: MachineOptions,
+): Promise<MachineRecord> {
+  const id = identify(nameOrNumber, options.name);
+  const frozen = await frozenFor(context, options);
+  const record = await createMachine(context, id, options, undefined, frozen);
+  if (frozen) await markFresh(context, record);
+  return record;
+}
+
+/** Something to go on from, or undefined and the reason told. */
+async function frozenFor(context: Context, spec: VmSpec): Promise<Frozen | undefined> {
+  const base = await findBase(context, spec.base ?? 'bookworm');
+  const reason = whyColdBoot(base, spec);
+  if (reason !== undefined) {
+    context.log.info(`no instant clone: ${reason}; the machine boots`);
+    return undefined;
+  }
+  await verifyBase(context, base.id, base.sha256);
+  const choice = await chooseAccel(context, spec.accel ?? 'auto', {
+    architecture: base.architecture,
+    kernel: base.kernel,
+  });
+  const memoryMiB = mebibytes(spec.memory ?? DEFAULT_MEMORY);
+  const shape = {
+    base,
+    choice,
+    memoryMiB,
+    cpus: spec.cpus ?? DEFAULT_CPUS,
+    kernelParameters: kernelParameters(base, spec),
+  };
+  try {
+    return await freeze(context, shape);
+  } catch (error) {
+    context.signal.throwIfAborted();
+    context.log.warn(`no instant clone: ${(error as Error).message}; the machine boots`);
+    return undefined;
+  }
+}
+
+function whyColdBoot(base: Base, spec: VmSpec): string | undefined {
+  if (base.bootsItself) return 'the base has a boot loader of its own';
+  if (base.architecture !== 'amd64') return `not on ${base.architecture}`;
+  if (spec.network !== undefined) return 'a machine on a bridge needs a card of its own';
+  if (spec.qemuOptions?.length) return 'QEMU has other options';
+  return undefined;
+}
+
+/** The marker is there from the creation until the first start: after it, memory and disk would not fit together. */
+function markFresh(context: Context, record: MachineRecord): Promise<void> {
+  return writeFile(join(machineDir(context, record.name), FRESH), '');
+}
+
+/** Takes the marker away and says what to go on from; undefined, with the reason told, when the machine must boot. */
+async function takeFresh(
+  context: Context,
+  record: MachineRecord,
+  base: Base,
+  choice: AccelChoice,
+  options: StartOptions,
+): Promise<Frozen | undefined> {
+  const marker = join(machineDir(context, record.name), FRESH);
+  if (record.frozen === undefined || !(await exists(marker))) return undefined;
+  await rm(marker);
+  const memoryMiB = options.memory === undefined ? record.memoryMiB : mebibytes(options.memory);
+  const shape = {
+    base,
+    choice,
+    memoryMiB,
+    cpus: options.cpus ?? record.cpus,
+    kernelParameters: kernelParameters(base, options),
+  };
+  const cold = whyColdBoot(base, options);
+  const same = (await keyOf(context, shape)) === record.frozen;
+  const frozen = cold === undefined && same ? await findFrozen(context, record.frozen) : undefined;
+  if (!frozen)
+    context.log.info(`no instant clone: ${cold ?? 'QEMU, its options or this CPU have changed'}; the machine boots`);
+  return frozen;
 }
 
 /** Saves the console of a machine that is about to vanish. */
@@ -312,9 +413,12 @@ async function bringUp(context: Context, record: MachineRecord, options: StartOp
     await writeFile(join(dir, MACHINE_FILES.seed), seed, { mode: 0o600 });
   }
   await startConsoleLog(dir);
+  const frozen = await takeFresh(context, record, base, choice, options);
   const began = performance.now();
-  return context.log.step(`Boot machine '${name}' (${choice.accel})`, async () => {
-    const started = await startQemu(context, record, base, choice, options, detached, seat).catch(async (error) => {
+  const verb = frozen ? 'Resume' : 'Boot';
+  return context.log.step(`${verb} machine '${name}' (${choice.accel})`, async () => {
+    const parts = { record, base, choice, options, detached, seat, frozen };
+    const started = await startQemu(context, parts).catch(async (error) => {
       await leaveSeat(context, seat, name);
       throw error;
     });
@@ -324,7 +428,9 @@ async function bringUp(context: Context, record: MachineRecord, options: StartOp
       using console = new ConsoleWatch(join(dir, MACHINE_FILES.console)).start();
       await using qmp = await connectQmp(join(dir, MACHINE_FILES.qmpSocket), started.qemu, 20_000, context.signal);
       const patient = { name, command: started.command, console, qmp, target, tellsReady: !base.bootsItself };
-      const ssh = await waitUntilReady(context, patient, { ...DEFAULT_LIMITS, ...definedOnly(options.limits ?? {}) });
+      const limits = { ...DEFAULT_LIMITS, ...definedOnly(options.limits ?? {}) };
+      if (frozen) await goOn(context, qmp, dir, frozen, { ...settings, record, hostKey });
+      const ssh = await (frozen ? waitForLogin : waitUntilReady)(context, patient, limits);
       const bootMs = performance.now() - began;
       context.log.detail(`machine '${name}' is ready after ${formatDuration(bootMs)}, ssh on ${sshHost}:${sshPort}`);
       const release = detached ? async () => {} : () => dropThrowAway(context, name, started.qemu);
@@ -334,9 +440,32 @@ async function bringUp(context: Context, record: MachineRecord, options: StartOp
       await started.qemu?.[Symbol.asyncDispose]();
       await killMachine(context, record);
       await endRun(context, name);
-      throw error;
+      context.signal.throwIfAborted();
+      if (!frozen) throw error;
+      context.log.warn(`the frozen machine cannot go on (${(error as Error).message}): it boots instead`);
+      return bringUp(context, record, options, detached);
     }
   });
+}
+
+/** A frozen guest goes on and becomes this machine. */
+async function goOn(
+  context: Context,
+  qmp: Qmp,
+  dir: string,
+  frozen: Frozen,
+  self: Pick<GuestSettings, 'hostname' | 'authorizedKeys' | 'hosts'> & { record: MachineRecord; hostKey: SshKey },
+): Promise<void> {
+  await thaw(qmp, dir, frozen);
+  const script = resumeScript({
+    ...self,
+    machineId: self.record.uuid.replaceAll('-', ''),
+    hostKey: self.hostKey.privateKey,
+    hostPublicKey: self.hostKey.publicKey,
+    timeMs: context.now().getTime(),
+    entropy: freshEntropy(),
+  });
+  await tellAgent(dir, script, AGENT_LIMIT_MS);
 }
 
 /** A place on the network that was asked for. @throws UserError `vm-no-number`, `vm-forwards`, and as `joinNetwork` does */
@@ -402,15 +531,20 @@ interface Started {
   readonly command: string;
 }
 
+interface StartParts {
+  readonly record: MachineRecord;
+  readonly base: Base;
+  readonly choice: AccelChoice;
+  readonly options: StartOptions;
+  readonly detached: boolean;
+  readonly seat: NetworkSeat | undefined;
+  readonly frozen: Frozen | undefined;
+}
+
 /** Picks a free port and lets QEMU take it; where another program was quicker, picks the next. */
 async function startQemu(
   context: Context,
-  record: MachineRecord,
-  base: Base,
-  choice: AccelChoice,
-  options: StartOptions,
-  detached: boolean,
-  seat: NetworkSeat | undefined,
+  { record, base, choice, options, detached, seat, frozen }: StartParts,
 ): Promise<Started> {
   const dir = machineDir(context, record.name);
   const program = qemuProgram(record.architecture);
@@ -419,6 +553,7 @@ async function startQemu(
     const ssh: Forward = { protocol: 'tcp', address: LOOPBACK, hostPort: sshPort, guestPort: SSH_GUEST_PORT };
     const args = qemuArgs({
       name: record.name,
+      folder: dir,
       uuid: record.uuid,
       architecture: record.architecture,
       accel: choice.accel,
@@ -428,8 +563,9 @@ async function startQemu(
       nets: [
         seat
           ? { kind: 'tap', mac: seat.mac, tap: seat.tap }
-          : { kind: 'user', mac: record.mac, forwards: [ssh, ...(options.forwards ?? [])] },
+          : { kind: 'user', mac: frozen?.mac ?? record.mac, forwards: [ssh, ...(options.forwards ?? [])] },
       ],
+      memory: frozen && { path: frozen.memory, shared: false, incoming: true },
       boot: base.bootsItself ? undefined : { ...base, parameters: kernelParameters(base, options) },
       seeded: base.bootsItself,
       detached,
@@ -460,17 +596,6 @@ function kernelParameters(base: Base, options: StartOptions): string[] {
 /** A child that fails at once (a port in use, an unknown option) does so within this time. */
 async function settled(qemu: RunningProgram): Promise<void> {
   await Promise.race([qemu.ended, new Promise((resolve) => setTimeout(resolve, 150))]);
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen({ host: '127.0.0.1', port: 0 }, () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
-  });
 }
 
 async function dropThrowAway(context: Context, name: string, qemu: RunningProgram | undefined): Promise<void> {
@@ -537,14 +662,25 @@ export async function destroyVm(context: Context, name: string): Promise<void> {
 /** Removes what dead processes left: throw-away machines without an owner, half-made ones. Returns their names. */
 export async function collectGarbage(context: Context): Promise<string[]> {
   const orphans = (await listVms(context)).filter((one) => one.throwAway && one.state === 'dead');
-  for (const { name } of orphans) await destroyVm(context, name);
+  const removed: string[] = [];
+  for (const { name } of orphans) if (await destroyUnlessGone(context, name)) removed.push(name);
   const halfMade = await removeHalfMade(context);
   const networks = await collectNetworks(context, (name) => isBusy(context, name));
-  return [
-    ...orphans.map(({ name }) => name),
-    ...networks,
-    ...Array.from({ length: halfMade }, () => 'a half-made machine'),
-  ];
+  const bases = (await listBases(context)).map((base) => base.id);
+  const frozen = await dropStaleFrozen(context, await frozenInUse(context), bases);
+  const stale = frozen.map((key) => `frozen machine ${key}`);
+  return [...removed, ...networks, ...stale, ...Array.from({ length: halfMade }, () => 'a half-made machine')];
+}
+
+/** False when another process does it at this moment. */
+async function destroyUnlessGone(context: Context, name: string): Promise<boolean> {
+  try {
+    await destroyVm(context, name);
+    return true;
+  } catch (error) {
+    if (error instanceof UserError && ['locked', 'vm-unknown'].includes(error.code)) return false;
+    throw error;
+  }
 }
 
 /** It runs, or someone is about to start or end it. */

@@ -3,6 +3,7 @@ import { accelArgs, isPortTaken, type QemuPlan, qemuArgs, qemuProgram, userNet }
 
 const plan: QemuPlan = {
   name: 'web',
+  folder: '/m/web',
   uuid: '3f9a0c12-0000-4000-8000-000000000001',
   architecture: 'amd64',
   accel: 'tcg',
@@ -38,7 +39,7 @@ describe('qemuArgs', () => {
         '-chardev socket,id=qmp,path=qmp.sock,server=on,wait=off -mon chardev=qmp,mode=control',
         '-chardev socket,id=serial,path=console.sock,server=on,wait=off,logfile=console.log,logappend=on',
         '-serial chardev:serial -device virtio-rng-pci',
-        '-drive if=none,id=disk,file=disk.qcow2,format=qcow2,cache=unsafe,discard=unmap,werror=enospc,rerror=report',
+        '-drive if=none,id=disk,file=/m/web/disk.qcow2,format=qcow2,cache=unsafe,discard=unmap,werror=enospc,rerror=report',
         '-device virtio-blk-pci,drive=disk,serial=root',
         '-netdev user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:2222-:22',
         '-device virtio-net-pci,netdev=net0,mac=52:54:00:00:00:0a,romfile=',
@@ -72,6 +73,13 @@ describe('qemuArgs', () => {
     const args = qemuArgs({ ...plan, nets: [{ kind: 'tap', mac: 'm', tap: 'qtap0' }], extra: ['-vnc', ':1'] });
     expect(values(args, '-netdev')).toEqual(['tap,id=net0,ifname=qtap0,script=no,downscript=no']);
     expect(args.slice(-2)).toEqual(['-vnc', ':1']);
+  });
+
+  it('goes on from a file of memory, with a line for the agent', () => {
+    const args = qemuArgs({ ...plan, memory: { path: '/f/memory', shared: false, incoming: true } });
+    expect(values(args, '-object')).toEqual(['memory-backend-file,id=ram,size=1024M,mem-path=/f/memory,share=off']);
+    expect(values(args, '-serial')).toEqual(['chardev:serial', 'chardev:agent']);
+    expect(values(args, '-incoming')).toEqual(['defer']);
   });
 
   it('knows machine and CPU of each architecture', () => {

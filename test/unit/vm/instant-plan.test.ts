@@ -1,0 +1,77 @@
+import { describe, expect, it } from 'vitest';
+import {
+  type FrozenShape,
+  frozenKey,
+  hostCpuOf,
+  parseAgentAnswer,
+  type ResumedIdentity,
+  resumeScript,
+} from '../../../src/vm/instant-plan.ts';
+
+const shape: FrozenShape = {
+  ...{ baseSha256: 'a', architecture: 'amd64', memoryMiB: 1024, cpus: 2, accel: 'tcg', cpuModel: undefined },
+  ...{ qemu: 'QEMU emulator version 7.2.22', hostCpu: 'model name : X', kernelParameters: ['rw'] },
+};
+
+describe('frozenKey', () => {
+  it('changes with everything that memory and devices depend on', () => {
+    const others: FrozenShape[] = [
+      { ...shape, baseSha256: 'b' },
+      { ...shape, memoryMiB: 512 },
+      { ...shape, cpus: 1 },
+      { ...shape, accel: 'kvm' },
+      { ...shape, cpuModel: 'host' },
+      { ...shape, qemu: 'QEMU emulator version 10.0.0' },
+      { ...shape, hostCpu: 'model name : Y' },
+      { ...shape, kernelParameters: ['rw', 'quiet'] },
+    ];
+    expect(new Set([shape, ...others].map(frozenKey)).size).toBe(others.length + 1);
+    expect(frozenKey({ ...shape })).toBe(frozenKey(shape));
+  });
+
+  it('knows a CPU by model and flags, whatever its clock says', () => {
+    const cpu = (mhz: number) =>
+      `processor\t: 0\nmodel name\t: Fast One\ncpu MHz\t\t: ${mhz}\nflags\t\t: fpu vme\n\nprocessor\t: 1\nmodel name\t: x\n`;
+    expect(hostCpuOf(cpu(1000))).toBe('model name : Fast One\nflags : fpu vme');
+    expect(hostCpuOf(cpu(2000))).toBe(hostCpuOf(cpu(1000)));
+  });
+});
+
+describe('resumeScript', () => {
+  const identity: ResumedIdentity = {
+    ...{
+      hostname: 'web',
+      machineId: '0123456789abcdef0123456789abcdef',
+      hostKey: 'KEY\n',
+      hostPublicKey: 'ssh-ed25519 A',
+    },
+    ...{ authorizedKeys: ['ssh-ed25519 B'], hosts: ['10.0.2.2 host.buildkit'], timeMs: 1_800_000_000_250 },
+    entropy: new Uint8Array(64).fill(7),
+  };
+  const script = resumeScript(identity);
+  const written = (path: string) => {
+    const line = script.split('\n').find((one) => one.includes(`>${path}.new`));
+    return Buffer.from(/^echo (\S+) /.exec(line ?? '')?.[1] ?? '', 'base64').toString();
+  };
+
+  it('sets clock, entropy, names and keys, before sshd takes them up', () => {
+    expect(script).toContain('date -u -s @1800000000.250');
+    expect(script).toContain(Buffer.from(identity.entropy).toString('base64'));
+    expect(written('/etc/hostname')).toBe('web\n');
+    expect(written('/etc/machine-id')).toBe('0123456789abcdef0123456789abcdef\n');
+    expect(written('/etc/hosts')).toContain('127.0.1.1 web\n10.0.2.2 host.buildkit\n');
+    expect(written('/etc/ssh/ssh_host_ed25519_key')).toBe('KEY\n');
+    expect(script.indexOf('kill -HUP')).toBeGreaterThan(script.indexOf('/etc/ssh/ssh_host_ed25519_key.pub'));
+  });
+});
+
+describe('parseAgentAnswer', () => {
+  it('waits for the end', () => {
+    expect(parseAgentAnswer('buildkit-resumed 0\n')).toBeUndefined();
+    expect(parseAgentAnswer('buildkit-resumed 0\nbuildkit-end\n')).toEqual({ exitCode: 0, output: '' });
+    expect(parseAgentAnswer('x\nbuildkit-resumed 1\nno date\nbuildkit-end')).toEqual({
+      exitCode: 1,
+      output: 'no date',
+    });
+  });
+});
