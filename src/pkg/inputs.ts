@@ -12,6 +12,7 @@ import type { Manifest } from './manifest/schema.ts';
 import type { NodeInput } from './node/builder.ts';
 import { isNodeProject } from './node/project.ts';
 import type { PythonInputs } from './python/builder.ts';
+import { isLockName, lockedRequirements, projectConstraints } from './python/lock.ts';
 import { isPythonProject, readProject } from './python/project.ts';
 import { normaliseName, parseRequirement, RequirementError } from './python/requirement.ts';
 import { parseWheelName } from './python/wheel.ts';
@@ -48,12 +49,13 @@ export async function readInputs(words: readonly string[], cwd: string): Promise
     const path = resolve(cwd, pathWord);
     const extras = extraWords === undefined ? [] : extraWords.split(',').map((one) => normaliseName(one.trim()));
     const kind = await stat(path).catch(() => undefined);
-    const wantsPath = /^\.{0,2}\/|^\.{1,2}$|\/$|\.(whl|txt|lock|tgz)$/.test(pathWord);
+    const wantsPath = /^\.{0,2}\/|^\.{1,2}$|\/$|\.(whl|txt|lock|toml|tgz)$/.test(pathWord);
     const manifest = kind?.isDirectory() ? await readManifest(path) : undefined;
     if (manifest) manifests.push({ folder: path, manifest });
     else if (kind?.isDirectory() && (await isTree(path))) trees.push(path);
     else if (kind?.isDirectory() && (await isPythonProject(path))) {
       python.projects.push({ project: await readProject(path), extras });
+      python.constraints.push(...(await projectConstraints(path)));
     } else if (kind?.isDirectory() && (await isNodeProject(path))) node.push({ kind: 'project', folder: path });
     else if (kind?.isDirectory() && wantsPath) throw unknownFolder(word);
     else if (kind?.isFile() && /^(package-lock|npm-shrinkwrap)\.json$/.test(basename(path)))
@@ -63,6 +65,8 @@ export async function readInputs(words: readonly string[], cwd: string): Promise
     else if (kind?.isFile() && path.endsWith('.whl')) {
       parseWheelName(path);
       python.wheels.push({ path, sha256: await digestFile(path, 'sha256'), extras });
+    } else if (kind?.isFile() && isLockName(path)) {
+      python.requirements.push(...(await lockedRequirements(path)));
     } else if (kind?.isFile() && path.endsWith('.txt')) {
       python.requirementFiles.push(path);
     } else if (wantsPath) {

@@ -167,6 +167,43 @@ describe('closures', () => {
   });
 });
 
+const OWN_BACKEND = `import zipfile
+INFO = "own-1.dist-info"
+FILES = {"own.py": "", INFO + "/METADATA": "Metadata-Version: 2.1\\nName: own\\nVersion: 1\\nRequires-Dist: pinned\\n",
+         INFO + "/WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"}
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile(folder + "/own-1-py3-none-any.whl", "w") as wheel:
+        for name, text in FILES.items(): wheel.writestr(name, text)
+        wheel.writestr(INFO + "/RECORD", "".join(name + ",,\\n" for name in [*FILES, INFO + "/RECORD"]))
+    return "own-1-py3-none-any.whl"
+`;
+
+describe('lock files', () => {
+  it('hold pip to what they pin, as an input and beside a project', async () => {
+    await wheel({ name: 'locked', version: '1.0', metadata: ['Requires-Dist: pinned'] });
+    await wheel({ name: 'pinned', version: '1.0' });
+    await wheel({ name: 'pinned', version: '2.0' });
+    const lock =
+      '[[package]]\nname = "locked"\nversion = "1.0"\noptional = false\ngroups = ["main"]\n[[package]]\nname = "pinned"\nversion = "1.0"\noptional = false\ngroups = ["main"]\n';
+    await writeFile(join(world.path, 'poetry.lock'), lock);
+    const versions = async (input: string) =>
+      (await planBuild(context(), request([input], 'never'))).packages.map((one) => `${one.name} ${one.version}`);
+    expect(await versions('locked')).toContain('python3-pinned 2.0-1~deb12');
+    // a project whose back end is its own and needs nothing from an index
+    const project = join(world.path, 'project');
+    await mkdir(project);
+    await writeFile(
+      join(project, 'pyproject.toml'),
+      '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n[project]\nname = "own"\nversion = "1"\n',
+    );
+    await writeFile(join(project, 'backend.py'), OWN_BACKEND);
+    expect(await versions('./project')).toContain('python3-pinned 2.0-1~deb12');
+    await writeFile(join(project, 'poetry.lock'), lock);
+    expect(await versions('./project')).toContain('python3-pinned 1.0-1~deb12');
+    expect(await versions('poetry.lock')).toEqual(['python3-locked 1.0-1~deb12', 'python3-pinned 1.0-1~deb12']);
+  });
+});
+
 describe('what must not get in', () => {
   it('a wheel that was cut or changed: nothing is written, and the cache is not poisoned', async () => {
     const path = await wheel({ name: 'fragile', version: '1' });

@@ -299,6 +299,34 @@ describe('install scripts', () => {
     expect(await readFile(join(world.context.stateDir, 'logs/install-scripted.log'), 'utf8')).toContain('before');
   });
 
+  it('compile native add-ons against the headers of the target, twice the same', async () => {
+    const source = `#include <node_api.h>
+#include <node_version.h>
+NAPI_MODULE_INIT() { napi_value value; napi_create_int32(env, NODE_MAJOR_VERSION, &value); return value; }
+`;
+    const addon = {
+      name: 'addon',
+      version: '1.0.0',
+      files: {
+        'binding.gyp': '{"targets":[{"target_name":"addon","sources":["addon.c"]}]}',
+        'addon.c': source,
+        'index.js': "module.exports = require('./build/Release/addon.node');",
+      },
+    };
+    await serveThese(addon);
+    const [one] = await build(spec('addon'), { allowScripts: ['addon'] });
+    expect(one!.architecture).toBe('amd64');
+    await extractDeb({}, one!.path, join(world.path, 'root'));
+    const module = join(world.path, 'root/usr/lib/node-addon/node_modules/addon');
+    expect((await run({}, process.execPath, ['-p', `require('${module}')`])).stdout).toBe('18\n');
+    expect((await readdir(join(module, 'build'))).concat(await readdir(join(module, 'build/Release')))).toEqual([
+      'Release',
+      'addon.node',
+    ]);
+    const [again] = await build(spec('addon'), { allowScripts: ['addon'] });
+    expect(again!.sha256).toBe(one!.sha256);
+  });
+
   it('native add-ons that may not be compiled are an error', async () => {
     await serveThese({ name: 'addon', version: '1.0.0', files: { 'binding.gyp': '{}' } });
     await expect(build(spec('addon'))).rejects.toMatchObject({
