@@ -15,6 +15,7 @@ import { printable } from '../../core/log.ts';
 import { hasProgram, run } from '../../core/run.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
 import type { NodeModule } from './arborist.ts';
+import { nodeHeaders } from './headers.ts';
 import { asTable, installScriptsOf } from './manifest.ts';
 import type { NodeTarget } from './target.ts';
 
@@ -103,7 +104,9 @@ async function runOne(
 ): Promise<void> {
   const folder = join(request.folder, module.location);
   const logFile = await newLog(context, module.name);
-  const headers = buildsItself ? await nodeHeaders(request) : undefined;
+  const headers = buildsItself
+    ? await nodeHeaders(context, request.suite, request.target.architecture, request.policy.nodeDir)
+    : undefined;
   const tools = await toolFolder(request.folder);
   for (const [event, command] of scripts) {
     const env = scriptEnvironment(context, request, module, event, tools, headers);
@@ -176,22 +179,6 @@ async function toolFolder(folder: string): Promise<string> {
   await writeFile(join(tools, 'node-gyp'), `#!/bin/sh\nexec '${process.execPath}' '${gyp}' "$@"\n`);
   await chmod(join(tools, 'node-gyp'), 0o755);
   return tools;
-}
-
-/** Headers of the target's major version: a module compiled against others does not load. */
-async function nodeHeaders(request: Parameters<typeof runInstallScripts>[1]): Promise<string> {
-  const { policy, suite } = request;
-  for (const folder of [policy.nodeDir, '/usr'].filter((one) => one !== undefined)) {
-    const text = await readFile(join(folder, 'include/node/node_version.h'), 'utf8').catch(() => '');
-    if (/#define NODE_MAJOR_VERSION (\d+)/.exec(text)?.[1] === suite.node) return folder;
-  }
-  throw new UserError(
-    'node-headers',
-    `the headers of Node.js ${suite.node}, which ${suite.codename} has, are not here`,
-    {
-      hint: `unpack ${suite.codename}'s libnode-dev (dpkg -x) and name its folder in .npmrc: nodedir=FOLDER/usr`,
-    },
-  );
 }
 
 async function stripAddons(context: Context, folder: string): Promise<void> {
