@@ -325,5 +325,5 @@ describe('vm net', () => {
       expect([step, await host.snapshot()]).toEqual([step, before]);
       expect(await processesWith(state)).toEqual([]);
     }
-  });
+  }, 400_000);
 });
