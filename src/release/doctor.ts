@@ -9,6 +9,7 @@ import { errnoOf, ToolError, UserError } from '../core/errors.ts';
 import { exists } from '../core/files.ts';
 import { formatBytes } from '../core/log.ts';
 import { hasProgram, run } from '../core/run.ts';
+import { knownAccel } from '../vm/accel.ts';
 
 /** `use`: the commands; `quickstart`: what `npm run quickstart` needs; `test`: what `npm test` needs on top; `bench`: the peers. */
 export type DoctorGoal = 'use' | 'quickstart' | 'test' | 'bench';
@@ -132,7 +133,7 @@ export async function checkMachine(context: Context, goal: DoctorGoal): Promise<
       package: requirement.package,
     });
   }
-  findings.push(await checkKvm(), await checkRights(context), await checkRoom(context));
+  findings.push(await checkKvm(context), await checkRights(context), await checkRoom(context));
   return findings;
 }
 
@@ -154,9 +155,14 @@ async function probe(context: Context, what: Probe): Promise<boolean> {
   }
 }
 
-async function checkKvm(): Promise<Finding> {
+async function checkKvm(context: Context): Promise<Finding> {
   try {
     await access('/dev/kvm', constants.R_OK | constants.W_OK);
+    const known = await knownAccel(context);
+    if (known?.accel === 'tcg') {
+      return { name: '/dev/kvm', status: 'warning', detail: `${known.reason}: machines run under emulation` };
+    }
+    if (known) return { name: '/dev/kvm', status: 'ok', detail: known.reason };
     return {
       name: '/dev/kvm',
       status: 'ok',

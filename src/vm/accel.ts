@@ -151,7 +151,7 @@ function remember(context: Context, memory: Memory): Promise<void> {
  * Boots the kernel under KVM without a root disk, as this machine's CPU and, where QEMU fails at that (nested virtualisation
  * that lacks some of its registers), as QEMU's plain one. Takes a second or two; at most 12 s.
  */
-export async function probeKvm(context: Context, kernel: ProbedKernel): Promise<Verdict> {
+async function probeKvm(context: Context, kernel: ProbedKernel): Promise<Verdict> {
   const asHost = await probeOnce(context, kernel, 'host');
   if (asHost.works || asHost.guestDied) return asHost;
   const plain = await probeOnce(context, kernel, undefined);

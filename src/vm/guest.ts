@@ -162,7 +162,7 @@ DHCP=yes
 `;
 
 /** Timers that start apt by themselves would fight with a test for dpkg's lock. */
-export const MASKED_UNITS: readonly string[] = ['apt-daily.timer', 'apt-daily-upgrade.timer'];
+const MASKED_UNITS: readonly string[] = ['apt-daily.timer', 'apt-daily-upgrade.timer'];
 const ENABLED_UNITS: readonly string[] = [
   'systemd-networkd.service',
   'buildkit-guest.service',

@@ -113,7 +113,7 @@ export function identify(nameOrNumber: string | number, name?: string): { name: 
   return { name: chosen, number };
 }
 
-export function machinesDir(context: Context): string {
+function machinesDir(context: Context): string {
   return join(context.stateDir, 'vm', 'machines');
 }
 

@@ -2,6 +2,7 @@
 import { access, chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Context } from '../../src/core/context.ts';
 import { createLog } from '../../src/core/log.ts';
@@ -151,7 +152,11 @@ describe('a throw-away machine', () => {
   });
 
   it('dies with the process that it belongs to', { timeout: 5 * MINUTES }, async () => {
-    const owner = start({}, process.execPath, [join(ROOT, 'test/support/vm-owner.ts'), context.stateDir, 'owned']);
+    const owner = start({}, process.execPath, [
+      fileURLToPath(import.meta.resolve('../support/vm-owner.ts')),
+      context.stateDir,
+      'owned',
+    ]);
     await new Promise((resolve) => owner.stdout.once('data', resolve));
     process.kill(owner.pid, 'SIGKILL');
     await owner.exitCode;
