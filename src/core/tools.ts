@@ -49,7 +49,7 @@ const PACKAGE_OF: Readonly<Record<string, string>> = {
 };
 
 /** The Debian package that ships `program`, if the table has it. */
-export function debianPackageOf(program: string): string | undefined {
+function debianPackageOf(program: string): string | undefined {
   const name = program.slice(program.lastIndexOf('/') + 1);
   return Object.hasOwn(PACKAGE_OF, name) ? PACKAGE_OF[name] : undefined;
 }

@@ -85,7 +85,7 @@ async function fetchHeaders(context: Context, suite: SuiteFacts, architecture: s
 }
 
 /** apt with nothing of this machine's: its own lists, no installed packages, one source. */
-export function aptOptions(folder: string, architecture: string): string[] {
+function aptOptions(folder: string, architecture: string): string[] {
   const settings = {
     'Dir::Etc::SourceList': `${folder}/sources.list`,
     'Dir::Etc::SourceParts': '/dev/null',
