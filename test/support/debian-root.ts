@@ -26,7 +26,12 @@ export interface DebianRoot extends AsyncDisposable {
   snapshot(): Promise<string[]>;
 }
 
-export async function createDebianRoot(suite: string, include: readonly string[]): Promise<DebianRoot> {
+/** @param timeoutMs of mmdebstrap: more than the usual for roots with a kernel */
+export async function createDebianRoot(
+  suite: string,
+  include: readonly string[],
+  timeoutMs = 170_000,
+): Promise<DebianRoot> {
   const path = await mkdtemp(join(tmpdir(), 'buildkit-root-'));
   const targets = await run({}, 'apt-get', ['indextargets', '--format', '$(SITE) $(RELEASE)', 'Created-By: Packages']);
   const mirror = targets.stdout
@@ -41,7 +46,7 @@ export async function createDebianRoot(suite: string, include: readonly string[]
     '--format=directory',
     '--skip=output/dev',
   ];
-  await run({}, 'mmdebstrap', [...options, suite, path, mirror], { timeoutMs: 170_000 });
+  await run({}, 'mmdebstrap', [...options, suite, path, mirror], { timeoutMs });
   const sh = async (text: string): Promise<RunResult> => {
     const okExitCodes = Array.from({ length: 255 }, (_, index) => index + 1);
     const result = await run({}, 'chroot', [path, '/bin/sh', '-ec', text], {

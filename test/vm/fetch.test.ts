@@ -34,7 +34,7 @@ let image: string;
 beforeAll(async () => {
   world = await createWorld();
   image = join(world.path, 'cloud-12.raw');
-  await using root = await createDebianRoot('bookworm', PACKAGES);
+  await using root = await createDebianRoot('bookworm', PACKAGES, BUILD_MS);
   await root.sh('systemctl enable systemd-networkd; rm -f /etc/ssh/ssh_host_*; : >/etc/machine-id');
   await writeFile(join(root.path, 'etc/cloud/cloud.cfg.d/90_dpkg.cfg'), 'datasource_list: [ NoCloud, None ]\n');
   const request = { root: root.path, target: parseTarget(`raw:${image}`), sizeBytes: 2 * 2 ** 30, swapBytes: 0 };
