@@ -2,11 +2,13 @@
  * A package index for tests, without naming one: the extra index that this machine's pip is configured for, else the main one
  * where it can be reached, else wheels built from Debian's own sources.
  */
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { run } from '../../src/core/run.ts';
+import { isDebian, readIndexTargets } from '../../src/deb/apt-targets.ts';
+import { ARCHIVE_KEYRING } from '../../src/deb/suites.ts';
 
 export interface PythonIndex extends AsyncDisposable {
   /** To be merged into the environment. */
@@ -16,7 +18,7 @@ export interface PythonIndex extends AsyncDisposable {
 /** Debian source packages of what the template and Flask need. */
 const DEBIAN_SOURCES = [
   'flask',
-  'werkzeug',
+  'python-werkzeug',
   'jinja2',
   'markupsafe',
   'python-click',
@@ -59,14 +61,36 @@ function reachable(url: string): Promise<boolean> {
   });
 }
 
+/** Options that make apt read the sources of the host's release alone, from lists of their own. */
+async function sourceLists(folder: string): Promise<string[]> {
+  const { VERSION_CODENAME: codename } = Object.fromEntries(
+    (await readFile('/etc/os-release', 'utf8')).split('\n').map((line) => line.split('=') as [string, string]),
+  );
+  const targets = (await readIndexTargets({})).filter((one) => isDebian(one) && one.codename === codename);
+  const lines = targets.map(
+    (one) => `deb-src [signed-by=${ARCHIVE_KEYRING}] ${one.uri} ${codename} ${one.component}\n`,
+  );
+  await mkdir(join(folder, 'lists/partial'), { recursive: true });
+  await writeFile(join(folder, 'sources.list'), [...new Set(lines)].join(''));
+  const options = [
+    `Dir::Etc::SourceList=${join(folder, 'sources.list')}`,
+    'Dir::Etc::SourceParts=-',
+    `Dir::State::Lists=${join(folder, 'lists')}`,
+    'APT::Sandbox::User=root',
+  ].flatMap((option) => ['-o', option]);
+  await run({}, 'apt-get', [...options, 'update', '--quiet'], { timeoutMs: 120_000 });
+  return options;
+}
+
 async function fromDebian(): Promise<PythonIndex> {
   const folder = await mkdtemp(join(tmpdir(), 'buildkit-index-'));
   const wheels = join(folder, 'wheels');
   await mkdir(wheels);
+  const options = await sourceLists(folder);
   for (const source of DEBIAN_SOURCES) {
     const work = join(folder, source);
     await mkdir(work);
-    await run({}, 'apt-get', ['source', '--quiet', source], { cwd: work, timeoutMs: 120_000 });
+    await run({}, 'apt-get', [...options, 'source', '--quiet', source], { cwd: work, timeoutMs: 120_000 });
     const tree = (await readdir(work, { withFileTypes: true })).find((entry) => entry.isDirectory())!.name;
     const path = source === 'flit' ? join(work, tree, 'flit_core') : join(work, tree);
     const args = ['-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '--no-index', '--wheel-dir', wheels, path];
