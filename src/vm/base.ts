@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import { chmod, copyFile, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { machine, userInfo } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import type { Context } from '../core/context.ts';
 import { type Lock, lock } from '../core/db.ts';
@@ -273,8 +273,19 @@ async function chooseBuilder(context: Context, scratch: string): Promise<Builder
       },
     );
   }
+  await refuseClosedFolder(scratch);
   await chmod(scratch, 0o777); // root of the namespace is another user here
   return { mode: 'unshare', wrap: (argv) => ['mmdebstrap', '--unshare-helper', ...argv] };
+}
+
+/** Root of the namespace is another user outside: every folder on the way must let others through. */
+async function refuseClosedFolder(scratch: string): Promise<void> {
+  for (let folder = dirname(scratch); folder !== '/'; folder = dirname(folder)) {
+    if (((await stat(folder)).mode & 0o001) !== 0) continue;
+    throw new UserError('state-closed', `building without root needs a way into '${folder}' for the user namespace`, {
+      hint: `chmod o+x '${folder}', or take a folder that others may enter: --state /var/tmp/buildkit-state`,
+    });
+  }
 }
 
 /** Where an image is being made. */
