@@ -8,6 +8,7 @@ import type { MachineOptions, MachineStatus } from '../vm/machine.ts';
 import type { Forward } from '../vm/qemu.ts';
 import type { StartOptions, StopMeans } from '../vm/vm.ts';
 import { type Cli, type CommandContext, type Output, table } from './command.ts';
+import { addVmDiskCommands } from './vm-disk.ts';
 import { addBaseFetch, addBuildOptions, type BuildFlags, buildRequest, buildToTarget } from './vm-fetch.ts';
 import { addBridgeOptions, addVmNetCommands, type BridgeFlags, networkChoice } from './vm-net.ts';
 import { addVmSshConfigCommands } from './vm-ssh-config.ts';
@@ -22,6 +23,7 @@ export function addVmCommands(program: Command, cli: Cli): void {
   addLists(vm, cli);
   addInside(vm, cli);
   addVmTestCommand(vm, cli);
+  addVmDiskCommands(vm, cli);
   addVmNetCommands(vm, cli);
   addVmSshConfigCommands(vm, cli);
 }
@@ -254,22 +256,24 @@ function addInside(vm: Command, cli: Cli): void {
     .option('--timeout <seconds>', 'kill it then', count)
     .action(cli.action((cx, name: string, command: string[], flags: RunFlags) => runInside(cx, name, command, flags)));
   vm.command('put <name> <local> <remote>')
-    .description('copy a file into the machine, with its mode')
+    .description('copy a file, or the content of a folder, into the machine, with modes')
     .action(
       cli.action(async (cx, name: string, local: string, remote: string) => {
         const { openVm } = await import('../vm/vm.ts');
+        const { putTree } = await import('../vm/transfer.ts');
         await using machine = await openVm(cx, name);
-        await machine.put(resolve(cx.cwd, local), remote);
+        await putTree(cx, machine, resolve(cx.cwd, local), remote);
         return { data: { name, local, remote }, text: '' };
       }),
     );
   vm.command('get <name> <remote> <local>')
-    .description('copy a file out of the machine, with its mode')
+    .description('copy a file, or the content of a folder, out of the machine, with modes')
     .action(
       cli.action(async (cx, name: string, remote: string, local: string) => {
         const { openVm } = await import('../vm/vm.ts');
+        const { getTree } = await import('../vm/transfer.ts');
         await using machine = await openVm(cx, name);
-        await machine.get(remote, local.endsWith('/') ? `${resolve(cx.cwd, local)}/` : resolve(cx.cwd, local));
+        await getTree(cx, machine, remote, local.endsWith('/') ? `${resolve(cx.cwd, local)}/` : resolve(cx.cwd, local));
         return { data: { name, remote, local }, text: '' };
       }),
     );

@@ -1,5 +1,5 @@
 /** Machines for real: a base image built once, clones of it booted, killed, found dead, removed. */
-import { access, chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { access, chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,6 +11,7 @@ import { chooseAccel } from '../../src/vm/accel.ts';
 import { type Base, buildBase, listBases } from '../../src/vm/base.ts';
 import { createVm, listVms, machineDir } from '../../src/vm/machine.ts';
 import { Ssh } from '../../src/vm/ssh.ts';
+import { getTree, putTree } from '../../src/vm/transfer.ts';
 import { bootVm, collectGarbage, destroyVm, openVm, startVm, stopVm } from '../../src/vm/vm.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
@@ -127,6 +128,17 @@ describe('a throw-away machine', () => {
       expect(await readFile(join(folder, 'back'))).toEqual(Buffer.from([0, 1, 2, 255]));
       expect((await vm.must(['stat', '-c', '%a', '/root/file'])).stdout).toBe('750\n');
       await expect(vm.must(['cat', '/nowhere'])).rejects.toMatchObject({ code: 'guest-command-failed' });
+
+      const tree = join(folder, 'tree');
+      await mkdir(join(tree, 'sub dir'), { recursive: true });
+      await writeFile(join(tree, 'sub dir/x'), 'x', { mode: 0o600 });
+      await symlink('sub dir/x', join(tree, 'link'));
+      await putTree(context, vm, tree, '/root/tree');
+      await getTree(context, vm, '/root/tree', join(folder, 'tree-back'));
+      const listed = await vm.must(['sh', '-c', 'cd /root/tree && find . -printf "%P %y %m %l\\n" | sort']);
+      expect(listed.stdout).toMatch(/^link l 777 sub dir\/x$/m);
+      expect(listed.stdout).toMatch(/^sub dir\/x f 600 $/m);
+      expect(await readFile(join(folder, 'tree-back/link'), 'utf8')).toBe('x');
 
       const privateKey = await readFile(join(context.stateDir, 'vm/key/id_ed25519'), 'utf8');
       const target = { host: '127.0.0.1', port: vm.sshPort, user: 'root', privateKey };

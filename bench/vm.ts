@@ -1,0 +1,110 @@
+/**
+ * `node bench/vm.ts [ROUNDS]`: how soon a machine can be worked in. The plain recipe (QEMU and ssh as anyone would start them),
+ * ours to a settled system, an instant clone to a working `run true`, four clones at once; what `vm create` costs. In turns,
+ * under the acceleration that this machine has. BUILDKIT_TEST_STATE names a state folder whose base is used.
+ */
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Context } from '../src/core/context.ts';
+import { scratchFolder } from '../src/core/files.ts';
+import { silentLog } from '../src/core/log.ts';
+import { run, start } from '../src/core/run.ts';
+import { chooseAccel } from '../src/vm/accel.ts';
+import { type Base, buildBase } from '../src/vm/base.ts';
+import { oemString } from '../src/vm/guest.ts';
+import { userKey } from '../src/vm/key.ts';
+import { createVm } from '../src/vm/machine.ts';
+import { freePort } from '../src/vm/port.ts';
+import { accelArgs, userNet } from '../src/vm/qemu.ts';
+import { destroyVm, startVm } from '../src/vm/vm.ts';
+
+const MAC = '52:54:00:00:00:01';
+
+/** What a person would type: an overlay, QEMU, and ssh tried again and again. */
+async function plainBoot(context: Context, base: Base, folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  const key = await userKey(context);
+  const settings = { hostname: 'plain', authorizedKeys: [key.publicKey], nets: [userNet(MAC)], hosts: [] };
+  await writeFile(join(folder, 'settings'), oemString(settings));
+  const disk = join(folder, 'disk.qcow2');
+  await run({}, 'qemu-img', ['create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', base.disk, disk]);
+  const choice = await chooseAccel(context, 'auto', base);
+  const port = await freePort();
+  await using qemu = start(
+    {},
+    'qemu-system-x86_64',
+    [
+      ...accelArgs(choice.accel, 'amd64', choice.cpu),
+      ...['-m', '1024M', '-smp', '2', '-display', 'none', '-serial', 'null'],
+      ...['-drive', `file=${disk},if=virtio,format=qcow2`, '-smbios', `type=11,path=${join(folder, 'settings')}`],
+      ...['-netdev', `user,id=n,hostfwd=tcp:127.0.0.1:${port}-:22`, '-device', `virtio-net-pci,netdev=n,mac=${MAC}`],
+      ...['-kernel', base.kernel, '-initrd', base.initrd, '-append', `root=UUID=${base.rootUuid} rw console=ttyS0`],
+    ],
+    { stdio: { stdin: 'ignore', stdout: 'ignore' } },
+  );
+  const options = ['-o', 'StrictHostKeyChecking=no', '-o', 'UserKnownHostsFile=/dev/null', '-o', 'ConnectTimeout=5'];
+  const ssh = ['-F', 'none', '-i', key.privateKeyFile, '-p', String(port), ...options, 'root@127.0.0.1', 'true'];
+  for (;;) {
+    const tried = await run({}, 'ssh', ssh, { okExitCodes: [255] });
+    if (tried.exitCode === 0) break;
+    await sleep(200);
+  }
+  qemu.kill('SIGKILL');
+}
+
+async function ours(context: Context, base: Base, instant: boolean, settled: () => void): Promise<void> {
+  await using vm = await startVm(context, { base: base.id, instant });
+  await vm.must(['true']);
+  settled();
+}
+
+/** Seconds until `body` calls its argument. */
+async function timed(body: (settled: () => void) => Promise<void>): Promise<number> {
+  const began = performance.now();
+  let seconds = 0;
+  await body(() => {
+    seconds = (performance.now() - began) / 1000;
+  });
+  return seconds || (performance.now() - began) / 1000;
+}
+
+async function compare(rounds: number): Promise<void> {
+  await using scratch = await scratchFolder(tmpdir(), 'bench-vm-');
+  const context: Context = {
+    env: process.env,
+    signal: new AbortController().signal,
+    log: silentLog(),
+    now: () => new Date(),
+    stateDir: process.env.BUILDKIT_TEST_STATE ?? join(scratch.path, 'state'),
+    cacheDir: join(scratch.path, 'cache'),
+    programDir: join(import.meta.dirname, '..'),
+  };
+  const base = await buildBase(context, { suite: 'bookworm' });
+  await ours(context, base, true, () => {}); // freezes
+  const results = new Map<string, number[]>();
+  const note = async (name: string, body: (settled: () => void) => Promise<void>) => {
+    const seconds = await timed(body);
+    results.set(name, [...(results.get(name) ?? []), seconds]);
+    console.log(`  ${name}: ${seconds.toFixed(2)} s`);
+  };
+  for (let round = 1; round <= rounds; round += 1) {
+    console.log(`round ${round}, load ${(await readFile('/proc/loadavg', 'utf8')).split(' ', 1)[0]}`);
+    await note('plain recipe, to ssh', () => plainBoot(context, base, join(scratch.path, `plain${round}`)));
+    await note('ours, to a settled system', (settled) => ours(context, base, false, settled));
+    await note('instant clone, to run true', (settled) => ours(context, base, true, settled));
+    await note('four instant clones at once', async () => {
+      await Promise.all([1, 2, 3, 4].map(() => ours(context, base, true, () => {})));
+    });
+    await note('create', async () => void (await createVm(context, `bench${round}`, { base: base.id })));
+    await destroyVm(context, `bench${round}`);
+  }
+  const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+  const plain = median(results.get('plain recipe, to ssh') ?? []);
+  for (const [name, values] of results) {
+    console.log(`${name}: median ${median(values).toFixed(2)} s, ${(median(values) / plain).toFixed(2)} of plain`);
+  }
+}
+
+await compare(Number(process.argv[2] ?? 3));
