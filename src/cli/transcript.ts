@@ -28,6 +28,7 @@ export function openTranscript(
     if (!usable) return;
     try {
       if (!begun) {
+        mkdirSync(stateDir, { recursive: true }); // with the user's own umask: the mode below is for this folder alone
         mkdirSync(folder, { recursive: true, mode: 0o700 });
         for (const old of readdirSync(folder).sort().slice(0, -KEPT_TRANSCRIPTS))
           rmSync(join(folder, old), { force: true });
