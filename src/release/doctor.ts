@@ -68,7 +68,7 @@ const REQUIREMENTS: readonly Requirement[] = [
   { package: 'gpg', probe: { program: 'gpg' }, needed: 'checking keys (tests)', since: 'test' },
   { package: 'gpg-agent', probe: { program: 'gpg-agent' }, needed: 'checking keys (tests)', since: 'test' },
   { package: 'lintian', probe: { program: 'lintian' }, needed: 'checking packages (tests)', since: 'test' },
-  { package: 'zstd', probe: { program: 'zstd' }, needed: 'large zstd packages, and tests', since: 'test' },
+  { package: 'zstd', probe: { program: 'zstd' }, needed: 'large zstd packages (pkg build)', since: 'use' },
   { package: 'bzip2', probe: { program: 'bzip2' }, needed: 'reading old packages (tests)', since: 'test' },
   { package: 'iproute2', probe: { program: 'ip' }, needed: 'networks of machines (vm net), tests', since: 'test' },
   { package: 'nftables', probe: { program: 'nft' }, needed: 'networks of machines (vm net)', since: 'test' },
