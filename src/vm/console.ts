@@ -29,13 +29,14 @@ export function lostCause(text: string): string | undefined {
   return LOST.find(([pattern]) => pattern.test(text))?.[1];
 }
 
-/** The last lines of a console, for people. */
+/** The last lines of a console, for people; what says that all is lost is among them, however much came after it. */
 export function consoleEnd(text: string, lines = 15): string {
-  const plain = plainText(text).trimEnd().split('\n');
-  return plain
-    .filter((line) => line.trim() !== '')
-    .slice(-lines)
-    .join('\n');
+  const all = plainText(text)
+    .split('\n')
+    .filter((line) => line.trim() !== '');
+  const end = all.slice(-lines);
+  const lost = all.slice(0, -lines).findLast((line) => LOST.some(([pattern]) => pattern.test(line)));
+  return [...(lost === undefined ? [] : [lost, '...']), ...end].join('\n');
 }
 
 /** Follows a console file from `from` bytes on. */

@@ -37,6 +37,13 @@ describe('consoleEnd', () => {
   it('is the last lines that hold something', () => {
     expect(consoleEnd('a\n\nb\n\u001b[0m\nc\n\n', 2)).toBe('b\nc');
   });
+
+  it('keeps the line that says what happened, however long the trace behind it', () => {
+    expect(consoleEnd('a\nKernel panic - not syncing: x\n1\n2\n3\n', 2)).toBe(
+      'Kernel panic - not syncing: x\n...\n2\n3',
+    );
+    expect(consoleEnd('a\nKernel panic - not syncing: x\n1\n', 2)).toBe('Kernel panic - not syncing: x\n1');
+  });
 });
 
 describe('ConsoleWatch', () => {
