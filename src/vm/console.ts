@@ -45,7 +45,7 @@ export class ConsoleWatch implements Disposable {
   readonly #listeners = new Set<(text: string) => void>();
   #text = '';
   #offset: number;
-  #reading = false;
+  #reading: Promise<void> | undefined;
   #again = false;
   #close: (() => void) | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -79,20 +79,19 @@ export class ConsoleWatch implements Disposable {
     return () => void this.#listeners.delete(listener);
   }
 
-  /** Takes in what the file has by now. */
-  async read(): Promise<void> {
-    if (this.#reading) {
-      this.#again = true;
-      return;
-    }
-    this.#reading = true;
-    try {
-      do {
-        this.#again = false;
-        await this.#readOn();
-      } while (this.#again);
-    } finally {
-      this.#reading = false;
+  /** Takes in what the file has by now; resolves when all of it is there. */
+  read(): Promise<void> {
+    this.#again = true;
+    this.#reading ??= this.#readAll().finally(() => {
+      this.#reading = undefined;
+    });
+    return this.#reading;
+  }
+
+  async #readAll(): Promise<void> {
+    while (this.#again) {
+      this.#again = false;
+      await this.#readOn();
     }
   }
 
