@@ -103,7 +103,10 @@ export const manifestSchema = z.strictObject({
     .describe('own maintainer scripts; generated parts go to their line #DEBHELPER#'),
   triggers: z.array(z.string().min(1)).default([]).describe('lines of deb-triggers(5)'),
   debconf: z
-    .strictObject({ config: z.string().optional(), templates: z.string() })
+    .strictObject({
+      config: z.string().optional().describe('file of the script that asks'),
+      templates: z.string().describe('file of the questions'),
+    })
     .optional()
     .describe('questions at installation: debconf-devel(7)'),
   units: paths('systemd units: enabled and started at installation'),
