@@ -102,7 +102,7 @@ function addCreate(vm: Command, cli: Cli): void {
       .command('create <name-or-number>')
       .description('make a machine: a clone of a base; number 10 is called buildkit10')
       .option('--name <name>', 'of a machine with a number')
-      .option('--instant', 'its first start goes on from a frozen machine, in a second or two')
+      .option('--instant', 'its first start goes on from a frozen machine instead of booting')
       .option('--base <base>', 'id or suite; default: suite of buildkit.yaml'),
   ).action(
     cli.action(async (cx, nameOrNumber: string, { instant, ...options }: MachineOptions & { instant?: boolean }) => {
