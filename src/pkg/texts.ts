@@ -1,9 +1,10 @@
 /**
  * The texts that every binary package carries: Description, copyright (DEP-5), changelog.Debian.gz.
  *
- * Secret: their form. Ruled by Policy 3.4, 4.4, 12.5, 12.7, 5.6.13 and the machine-readable copyright format 1.0.
+ * Secret: their form and place. Ruled by Policy 3.4, 4.4, 12.5, 12.7, 5.6.13 and the machine-readable copyright format 1.0.
  */
 import { gzipSync } from 'node:zlib';
+import type { DebEntry } from '../deb/archive.ts';
 import { formatChangelog, makeEntry } from '../deb/changelog.ts';
 
 /** The one-line synopsis: no article, no full stop at its end, 80 characters at most. */
@@ -137,4 +138,36 @@ export function changelogGz(entry: ChangeEntry): Buffer {
   const { suite, date, ...rest } = entry;
   const made = makeEntry({ ...rest, distributions: [suite], date: new Date(date * 1000) });
   return gzipSync(formatChangelog([made]), { level: 9 });
+}
+
+export interface OriginFacts {
+  readonly package: string;
+  readonly version: string;
+  /** Codename. */
+  readonly suite: string;
+  /** What it was built from: 'pypi:flask==3.1.3', 'its package section'. */
+  readonly source: string;
+  readonly maintainer: string;
+  /** Seconds since the epoch. */
+  readonly date: number;
+}
+
+/** A changelog.Debian.gz for what has none: built by whom, from what. */
+export function builtChangelog({ source, ...entry }: OriginFacts): Buffer {
+  return changelogGz({ ...entry, changes: [`Built by buildkit from ${source}.`] });
+}
+
+/** What Policy 12.5 and 12.7 want below /usr/share/doc. */
+export function documentEntries(
+  packageName: string,
+  copyright: string | Uint8Array,
+  changelog: string | Uint8Array,
+): DebEntry[] {
+  const file = (name: string, data: string | Uint8Array): DebEntry => ({
+    path: `/usr/share/doc/${packageName}/${name}`,
+    type: 'file',
+    mode: 0o644,
+    source: { data },
+  });
+  return [file('copyright', copyright), file('changelog.Debian.gz', changelog)];
 }

@@ -19,7 +19,7 @@ import type { PackageJob } from '../job.ts';
 import { unitFolders } from '../python/service.ts';
 import { generatedParts, mergeScript } from '../scripts.ts';
 import { describeVersion, sourceDate } from '../source-date.ts';
-import { changelogGz, copyrightText, description, synopsis } from '../texts.ts';
+import { builtChangelog, copyrightText, description, documentEntries, synopsis } from '../texts.ts';
 import { type Manifest, manifestSchema } from './schema.ts';
 
 export interface ManifestOptions {
@@ -239,7 +239,6 @@ async function texts(
   manifest: Manifest,
   facts: { readonly version: string; readonly maintainer: string; readonly date: number; readonly suite: string },
 ): Promise<DebEntry[]> {
-  const folder = `/usr/share/doc/${manifest.name}`;
   const made = () =>
     copyrightText({
       upstreamName: manifest.name,
@@ -251,15 +250,9 @@ async function texts(
   const copyright = manifest.copyright === undefined ? made() : await source.read(manifest.copyright);
   const changelog =
     manifest.changelog === undefined
-      ? changelogGz({ ...facts, package: manifest.name, changes: [`Built by buildkit from its package section.`] })
+      ? builtChangelog({ ...facts, package: manifest.name, source: 'its package section' })
       : gzipSync(await source.read(manifest.changelog), { level: 9 });
-  const file = (name: string, data: string | Uint8Array): DebEntry => ({
-    path: `${folder}/${name}`,
-    type: 'file',
-    mode: 0o644,
-    source: { data },
-  });
-  return [file('copyright', copyright), file('changelog.Debian.gz', changelog)];
+  return documentEntries(manifest.name, copyright, changelog);
 }
 
 async function scriptsOf(source: Source, manifest: Manifest): Promise<Partial<Record<MaintainerScript, string>>> {

@@ -11,7 +11,7 @@ import type { SuiteFacts } from '../../deb/suites.ts';
 import type { ServiceFiles } from '../python/service.ts';
 import { maintainerScripts } from '../scripts.ts';
 import { sharedDepends } from '../shlibs.ts';
-import { changelogGz, description, synopsis } from '../texts.ts';
+import { builtChangelog, description, documentEntries, synopsis } from '../texts.ts';
 import { type PackageCopyright, treeCopyright } from './copyright.ts';
 import type { PackageFile } from './files.ts';
 import type { FilledModule } from './layout.ts';
@@ -82,9 +82,17 @@ export function nodePackage(
     stateDirs: service?.stateDirs ?? [],
   });
   const copyright = treeCopyright(planned.subject.name, homepageOf(manifest), copyrights);
+  const changelog = builtChangelog({
+    package: planned.debianName,
+    version: planned.version,
+    suite: suite.codename,
+    source: facts.source,
+    maintainer: facts.maintainer,
+    date: facts.sourceDateEpoch,
+  });
   const entries = [
     ...placed,
-    ...docEntries(planned, facts, copyright),
+    ...documentEntries(planned.debianName, copyright, changelog),
     ...(service?.entries ?? []),
     ...lintianOverrides(planned.debianName, native, files),
   ];
@@ -112,25 +120,6 @@ function describe(planned: PlannedNode, facts: NodeFacts): string {
   return description(first, [
     `${holds[planned.kind]}. It was built by buildkit from ${facts.source} for Debian ${facts.suite.number}.`,
   ]);
-}
-
-function docEntries(planned: PlannedNode, facts: NodeFacts, copyright: string): DebEntry[] {
-  const folder = `/usr/share/doc/${planned.debianName}`;
-  const changelog = changelogGz({
-    package: planned.debianName,
-    version: planned.version,
-    suite: facts.suite.codename,
-    changes: [`Built by buildkit from ${facts.source}.`],
-    maintainer: facts.maintainer,
-    date: facts.sourceDateEpoch,
-  });
-  const file = (name: string, data: string | Uint8Array): DebEntry => ({
-    path: `${folder}/${name}`,
-    type: 'file',
-    mode: 0o644,
-    source: { data },
-  });
-  return [file('copyright', copyright), file('changelog.Debian.gz', changelog)];
 }
 
 /**

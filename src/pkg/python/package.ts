@@ -9,7 +9,7 @@ import type { SuiteFacts } from '../../deb/suites.ts';
 import { type ElfNeeds, readElf } from '../elf.ts';
 import { maintainerScripts } from '../scripts.ts';
 import { sharedDepends } from '../shlibs.ts';
-import { changelogGz, copyrightText, description, synopsis } from '../texts.ts';
+import { builtChangelog, copyrightText, description, documentEntries, synopsis } from '../texts.ts';
 import { layOut } from './layout.ts';
 import { normaliseName } from './requirement.ts';
 import type { ServiceFiles } from './service.ts';
@@ -218,22 +218,15 @@ function lintianOverrides(name: string): DebEntry {
 }
 
 function docEntries(facts: PackageFacts, copyright: string): DebEntry[] {
-  const folder = `/usr/share/doc/${facts.name}`;
-  const changelog = changelogGz({
+  const changelog = builtChangelog({
     package: facts.name,
     version: facts.version,
     suite: facts.suite.codename,
-    changes: [`Built by buildkit from ${facts.source}.`],
+    source: facts.source,
     maintainer: facts.maintainer,
     date: facts.sourceDateEpoch,
   });
-  const file = (name: string, data: string | Uint8Array): DebEntry => ({
-    path: `${folder}/${name}`,
-    type: 'file',
-    mode: 0o644,
-    source: { data },
-  });
-  return [file('copyright', copyright), file('changelog.Debian.gz', changelog)];
+  return documentEntries(facts.name, copyright, changelog);
 }
 
 /** When the newest file of a wheel is from; the given day where the wheel says 1980, as makers of reproducible wheels do. */

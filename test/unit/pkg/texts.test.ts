@@ -1,6 +1,13 @@
 import { gunzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
-import { changelogGz, copyrightText, description, synopsis } from '../../../src/pkg/texts.ts';
+import {
+  builtChangelog,
+  changelogGz,
+  copyrightText,
+  description,
+  documentEntries,
+  synopsis,
+} from '../../../src/pkg/texts.ts';
 
 describe('synopsis', () => {
   it.each([
@@ -80,4 +87,20 @@ it('changelogGz is the same for the same entry and readable', () => {
   expect(gunzipSync(changelogGz(entry)).toString()).toBe(
     'xy (1-1~deb12) bookworm; urgency=medium\n\n  * Built.\n\n -- A <a@b.org>  Thu, 01 Jan 1970 00:00:00 +0000\n',
   );
+});
+
+it('documentEntries places the texts, and builtChangelog says what it was built from', () => {
+  const changelog = builtChangelog({
+    package: 'x',
+    version: '1.0-1',
+    suite: 'bookworm',
+    source: 'pypi:x==1.0',
+    maintainer: 'Ada <ada@debian.org>',
+    date: 1_700_000_000,
+  });
+  expect(gunzipSync(changelog).toString()).toContain('  * Built by buildkit from pypi:x==1.0.');
+  expect(documentEntries('x', 'text', changelog)).toEqual([
+    { path: '/usr/share/doc/x/copyright', type: 'file', mode: 0o644, source: { data: 'text' } },
+    { path: '/usr/share/doc/x/changelog.Debian.gz', type: 'file', mode: 0o644, source: { data: changelog } },
+  ]);
 });
