@@ -16,6 +16,7 @@ import { formatBytes } from '../core/log.ts';
 import { didYouMean } from '../core/nearest.ts';
 import { hasProgram, run } from '../core/run.ts';
 import { debArch } from '../deb/arch.ts';
+import { debianSources } from '../deb/mirror.ts';
 import { suiteFacts } from '../deb/suites.ts';
 import {
   type BaseRecipe,
@@ -28,7 +29,6 @@ import {
 } from './base-plan.ts';
 import { type Customization, customizationDigest, prepareCustomization, withStage } from './customize.ts';
 import { customizeHook } from './guest.ts';
-import { debianSources } from './mirror.ts';
 
 /** A finished base image. */
 export interface Base {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { planSources } from '../../../src/deb/mirror.ts';
 import {
   chooseKernel,
   mke2fsArgs,
@@ -7,7 +8,6 @@ import {
   recipeDigest,
   sourcesFile,
 } from '../../../src/vm/base-plan.ts';
-import { planSources } from '../../../src/vm/mirror.ts';
 
 const sources = planSources('bookworm', [], 'http://m.example/debian');
 const request = { suite: 'bookworm', architecture: 'amd64' };

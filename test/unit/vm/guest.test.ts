@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { planSources } from '../../../src/deb/mirror.ts';
 import { customizeHook, guestFiles, oemString, SSH_UP_LINE } from '../../../src/vm/guest.ts';
-import { planSources } from '../../../src/vm/mirror.ts';
 
 const files = guestFiles(planSources('bookworm', [], 'http://m.example/debian'));
 const content = (path: string) => files.find((file) => file.path === path)?.content ?? '';

@@ -1,18 +1,19 @@
 /**
- * Where a base image's packages come from: the Debian mirrors that this machine's apt uses, turned to the wanted suite.
+ * Where a new Debian's packages come from (base images, build roots): the mirrors that this machine's apt uses, turned to
+ * the wanted suite.
  */
-import type { Context } from '../core/context.ts';
+import type { RunContext } from '../core/context.ts';
 import { UserError } from '../core/errors.ts';
-import { type IndexTarget, isDebian, pocketOf, readIndexTargets } from '../deb/apt-targets.ts';
-import type { AptSource } from '../deb/sources.ts';
-import { ARCHIVE_KEYRING, suiteFacts } from '../deb/suites.ts';
+import { type IndexTarget, isDebian, pocketOf, readIndexTargets } from './apt-targets.ts';
+import type { AptSource } from './sources.ts';
+import { ARCHIVE_KEYRING, suiteFacts } from './suites.ts';
 
 /**
  * The sources of `suite` as a fresh machine shall have them.
  * @param mirror URL of a Debian mirror instead of this machine's
  * @throws UserError `unknown-suite`, `mirror-unknown`
  */
-export async function debianSources(context: Context, suite: string, mirror?: string): Promise<AptSource[]> {
+export async function debianSources(context: RunContext, suite: string, mirror?: string): Promise<AptSource[]> {
   const targets = mirror === undefined ? await readIndexTargets(context) : [];
   return planSources(suite, targets, mirror);
 }
@@ -38,7 +39,7 @@ export function planSources(suite: string, targets: readonly IndexTarget[], mirr
   }
   if (!debian.some((one) => pocketOf(one) === '')) {
     throw new UserError('mirror-unknown', "this machine's apt has no Debian mirror to build from", {
-      hint: 'name one: --mirror URL, or vm.base.mirror in buildkit.yaml',
+      hint: 'name one: --mirror URL',
     });
   }
   return [...byUri].map(([uri, { suites, components }]) =>

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { parseIndexTargets } from '../../../src/deb/apt-targets.ts';
-import { planSources } from '../../../src/vm/mirror.ts';
+import { planSources } from '../../../src/deb/mirror.ts';
 
 const TARGETS = parseIndexTargets(
   [
