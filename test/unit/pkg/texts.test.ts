@@ -91,7 +91,7 @@ it('changelogGz is the same for the same entry and readable', () => {
 
 it('documentEntries places the texts, and builtChangelog says what it was built from', () => {
   const changelog = builtChangelog({
-    package: 'x',
+    package: 'xy',
     version: '1.0-1',
     suite: 'bookworm',
     source: 'pypi:x==1.0',
