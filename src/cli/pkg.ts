@@ -8,7 +8,10 @@ import { type BuildRequest, buildPackages, type DependencyMode, planBuild } from
 import { diffDebs, diffText } from '../pkg/diff.ts';
 import { packageInfo, packageInfoText } from '../pkg/info.ts';
 import { type Finding, lintDeb } from '../pkg/lint.ts';
+import type { UsedProxy } from '../release/proxy-use.ts';
+import type { PackageFacts } from '../repo/handle.ts';
 import { type Cli, type CommandContext, type Output, table } from './command.ts';
+import { openRepo } from './repo-place.ts';
 
 interface BuildOptions {
   readonly suite?: string;
@@ -21,6 +24,8 @@ interface BuildOptions {
   readonly refresh?: boolean;
   readonly deps?: DependencyMode;
   readonly mirror?: string;
+  readonly proxy?: string;
+  readonly repo?: string;
   readonly dryRun?: boolean;
 }
 
@@ -34,10 +39,12 @@ export function addPkgCommands(program: Command, cli: Cli): void {
     .option('--dry-run', 'show what would be built')
     .action(
       cli.action(async (cx, inputs: string[], options: BuildOptions) => {
-        const request = await buildRequest(cx, inputs, options);
+        await using proxy = await proxyFor(cx, options);
+        const request = await buildRequest(cx, inputs, options, proxy);
+        const context = through(cx, proxy);
         return options.dryRun
-          ? planOutput(request, await planBuild(cx, request))
-          : buildOutput(await buildPackages(cx, request));
+          ? planOutput(request, await planBuild(context, request))
+          : buildOutput(await buildPackages(context, request));
       }),
     );
   withPlanOptions(pkg.command('plan'))
@@ -45,8 +52,9 @@ export function addPkgCommands(program: Command, cli: Cli): void {
     .option('--graph', 'who needs whom, for graphviz')
     .action(
       cli.action(async (cx, inputs: string[], options: BuildOptions & { graph?: boolean }) => {
-        const request = await buildRequest(cx, inputs, options);
-        const plan = await planBuild(cx, request);
+        await using proxy = await proxyFor(cx, options);
+        const request = await buildRequest(cx, inputs, options, proxy);
+        const plan = await planBuild(through(cx, proxy), request);
         return options.graph ? { data: plan.edges, text: graphText(plan.edges) } : planOutput(request, plan);
       }),
     );
@@ -144,6 +152,8 @@ function withPlanOptions(command: Command): Command {
       ]),
     )
     .option('--mirror <url>', 'where to read what the suite has, if this machine does not follow it')
+    .option('--repo <dir>', 'refuse versions that do not sort above what its suite has; the same bytes are fine')
+    .option('--proxy <url>', "fetch through a proxy; 'auto': find or start one; default: proxy.use in buildkit.yaml")
     .option('--refresh', 'ask the package index again, also when it was asked minutes ago');
 }
 
@@ -151,10 +161,21 @@ function graphText(edges: readonly (readonly [string, string])[]): string {
   return `digraph packages {\n${edges.map(([from, to]) => `  "${from}" -> "${to}";`).join('\n')}\n}`;
 }
 
+async function proxyFor(cx: CommandContext, { proxy: wanted }: BuildOptions): Promise<UsedProxy | undefined> {
+  const { proxy: config } = await cx.config();
+  const { useProxy } = await import('../release/proxy-use.ts');
+  return useProxy(cx, { wanted, workspaceDir: cx.workspaceDir, config });
+}
+
+function through(cx: CommandContext, proxy: UsedProxy | undefined): CommandContext {
+  return proxy ? { ...cx, env: { ...cx.env, ...proxy.env } } : cx;
+}
+
 async function buildRequest(
   cx: CommandContext,
   inputs: readonly string[],
   options: BuildOptions,
+  proxy: UsedProxy | undefined,
 ): Promise<BuildRequest> {
   const config = await cx.config();
   const { pkg } = config;
@@ -168,9 +189,17 @@ async function buildRequest(
     upstreamVersion: options.upstreamVersion,
     maintainer: options.maintainer ?? pkg.maintainer,
     compression: options.compression ?? pkg.compression,
+    published:
+      options.repo === undefined ? undefined : await publishedIn(cx, options.repo, options.suite ?? config.suite),
     refresh: options.refresh,
+    proxy: proxy?.url,
     policy: { ...pkg, deps: options.deps ?? pkg.deps, mirror: options.mirror ?? pkg.mirror },
   };
+}
+
+async function publishedIn(cx: CommandContext, repo: string, suite: string): Promise<PackageFacts[]> {
+  using opened = await openRepo(cx, { repo });
+  return opened.list(suite).filter((one) => one.kind === 'deb');
 }
 
 function planOutput(request: BuildRequest, plan: Awaited<ReturnType<typeof planBuild>>): Output {

@@ -18,6 +18,7 @@ import { chooseMaintainer } from './maintainer.ts';
 import { prepareManifest } from './manifest/builder.ts';
 import type { NodeBuildOptions } from './node/builder.ts';
 import { type Built, buildJob, findClashes, placePackages } from './produce.ts';
+import { type PublishedPackage, refuseOldVersions } from './published.ts';
 import { preparePython } from './python/builder.ts';
 import { prepareTree } from './tree/builder.ts';
 
@@ -44,6 +45,10 @@ export interface BuildRequest {
   readonly compression?: Compression | undefined;
   /** What becomes of dependencies; default: each is built. */
   readonly policy?: BuildPolicy | undefined;
+  /** What the suite of the repository has: every version must sort above it, or be it, byte for byte. */
+  readonly published?: readonly PublishedPackage[] | undefined;
+  /** An apt proxy for what is read from the suite's mirror; pip and npm have theirs in the environment. */
+  readonly proxy?: string | undefined;
   /** Asks the index again, also when it was asked minutes ago. */
   readonly refresh?: boolean | undefined;
 }
@@ -83,6 +88,7 @@ export interface BuildResult {
 export async function planBuild(context: Context, request: BuildRequest): Promise<BuildPlan> {
   await using prepared = await prepare(context, request);
   const { jobs, table, edges } = prepared;
+  refuseOldVersions(jobs, request.published);
   const packages = jobs.map(
     ({ name, version, source, why }): PlannedPackage => ({ name, version, source, why, decision: 'build' }),
   );
@@ -96,6 +102,7 @@ export async function planBuild(context: Context, request: BuildRequest): Promis
 export async function buildPackages(context: Context, request: BuildRequest): Promise<BuildResult> {
   await using prepared = await prepare(context, request);
   const { jobs } = prepared;
+  refuseOldVersions(jobs, request.published);
   const limit = pLimit(availableParallelism());
   const compression = request.compression ?? 'xz';
   const built: Built[] = await context.log.step(`Build ${jobs.length} packages for ${request.suite}`, () =>
@@ -104,6 +111,10 @@ export async function buildPackages(context: Context, request: BuildRequest): Pr
   const warnings = new Set([...prepared.warnings, ...built.flatMap((one) => one.warnings)]);
   for (const warning of warnings) context.log.warn(warning);
   refuseClashes(built);
+  refuseOldVersions(
+    built.map((one) => one.package),
+    request.published,
+  );
   const placed = await placePackages(context, built, request.outDir);
   const asked = jobs.filter((job) => job.why === 'asked for').map((job) => job.name);
   const first = (one: BinaryPackage) => (asked.includes(one.name) ? 0 : 1);
@@ -150,6 +161,7 @@ async function prepare(context: Context, request: BuildRequest): Promise<Prepare
     sourceDateEpoch: sourceDateEpoch(context),
     policy: request.policy ?? {},
     refresh: request.refresh ?? false,
+    proxy: request.proxy,
     upstreamVersion: request.upstreamVersion,
     maintainer: (author: string | undefined) => chooseMaintainer(context, request.maintainer, [author]),
   };

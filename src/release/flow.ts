@@ -9,12 +9,14 @@ import { formatBytes } from '../core/log.ts';
 import type { BinaryPackage } from '../deb/package.ts';
 import { parseSources } from '../deb/sources.ts';
 import { type BuildPlan, type BuildRequest, type BuildResult, buildPackages, planBuild } from '../pkg/build.ts';
+import type { PackageFacts } from '../repo/handle.ts';
 import { KeyStore, parseLifetime } from '../repo/keys.ts';
 import { Repo } from '../repo/repo.ts';
 import { serveRepo } from '../repo/serve.ts';
 import { type Base, buildBase } from '../vm/base.ts';
 import { HOST_FROM_GUEST, type TestReport, testPackages } from '../vm/test.ts';
 import type { Config } from './config.ts';
+import { guestFiles, type UsedProxy, useProxy } from './proxy-use.ts';
 
 export interface ReleaseRequest {
   readonly workspaceDir: string;
@@ -75,13 +77,16 @@ export async function planRelease(context: Context, request: ReleaseRequest): Pr
 export async function runRelease(context: Context, request: ReleaseRequest): Promise<ReleaseReport> {
   const { config } = request;
   const { step } = context.log;
-  const built = await step(`Build .debs for ${config.suite}`, () => build(context, request));
+  await using proxy = await useProxy(context, { workspaceDir: request.workspaceDir, config: config.proxy });
+  const built = await step(`Build .debs for ${config.suite}`, () => build(context, request, proxy));
   const key = await step('Signing key', () => ensureKey(context, config));
   const repository = await step('Publish the signed repository', () => publish(context, request, key, built));
   const done = { ...built, outDir: buildRequest(request).outDir, repository };
   if (request.withoutTest) return done;
-  const base = await step(`Base image of ${config.suite}`, () => baseImage(context, config));
-  const test = await step('Install and check in a clean machine', () => installAndCheck(context, request, built, base));
+  const base = await step(`Base image of ${config.suite}`, () => baseImage(context, config, proxy));
+  const test = await step('Install and check in a clean machine', () =>
+    installAndCheck(context, request, { built, base, proxy }),
+  );
   if (!test.passed) context.log.warn('the packages did not pass: see the report');
   return { ...done, base, test };
 }
@@ -100,10 +105,22 @@ function buildRequest({ config, workspaceDir }: ReleaseRequest): BuildRequest {
 }
 
 async function build(context: Context, request: ReleaseRequest): Promise<BuildResult> {
-  const result = await buildPackages(context, buildRequest(request));
+  const published = await publishedPackages(context, request);
+  const result = await buildPackages(context, { ...buildRequest(request), published });
   for (const one of result.packages) context.log.info(`${one.name} ${one.version} (${formatBytes(one.size)})`);
   if (result.reused > 0) context.log.info(`${result.reused} of ${result.packages.length} were there already: reused`);
   return result;
+}
+
+/** What the repository has in the suite, if there is one already. */
+async function publishedPackages(context: Context, { config, workspaceDir }: ReleaseRequest): Promise<PackageFacts[]> {
+  try {
+    using repo = await Repo.open(context, resolve(workspaceDir, config.repo.dir));
+    return repo.list(config.suite).filter((one) => one.kind === 'deb');
+  } catch (error) {
+    if (error instanceof UserError && error.code === 'no-repository') return [];
+    throw error;
+  }
 }
 
 /** The key that the configuration names, or the only one there is, or a first one. Never a second beside others. */
@@ -161,9 +178,9 @@ async function openOrInit(context: Context, config: Config, dir: string, key: st
   });
 }
 
-async function baseImage(context: Context, config: Config): Promise<Base> {
+async function baseImage(context: Context, config: Config, proxy: UsedProxy | undefined): Promise<Base> {
   const { size, include, mirror } = config.vm.base;
-  const base = await buildBase(context, { suite: config.suite, size, include, mirror });
+  const base = await buildBase(context, { suite: config.suite, size, include, mirror, proxy: proxy?.url });
   context.log.info(`${base.id} (${formatBytes(base.size)}${base.reused ? ', there already: reused' : ''})`);
   return base;
 }
@@ -171,8 +188,7 @@ async function baseImage(context: Context, config: Config): Promise<Base> {
 async function installAndCheck(
   context: Context,
   { config, workspaceDir }: ReleaseRequest,
-  built: BuildResult,
-  base: Base,
+  { built, base, proxy }: { readonly built: BuildResult; readonly base: Base; readonly proxy: UsedProxy | undefined },
 ): Promise<TestReport> {
   const dir = resolve(workspaceDir, config.repo.dir);
   using repo = await Repo.open(context, dir);
@@ -187,6 +203,7 @@ async function installAndCheck(
     sources,
     checks: config.release.checks,
     base: base.id,
+    files: proxy && guestFiles(proxy),
     accel: config.vm.accel,
     memory: config.vm.memory,
     cpus: config.vm.cpus,
