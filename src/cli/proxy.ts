@@ -6,15 +6,15 @@ import type { Command } from 'commander';
 import { UserError } from '../core/errors.ts';
 import { writeFileAtomic } from '../core/files.ts';
 import { formatBytes } from '../core/log.ts';
-import { machineSources } from '../proxy/apt-sources.ts';
 import { clientConfiguration } from '../proxy/client.ts';
 import { importTree, precache } from '../proxy/intake.ts';
 import { announce, ownAddresses } from '../proxy/mdns.ts';
 import { hitRate } from '../proxy/pages.ts';
 import { ProxyCache } from '../proxy/proxy.ts';
 import { serveProxy, statusOf } from '../proxy/serve.ts';
-import { defaultSettings, type ProxySettings } from '../proxy/settings.ts';
+import type { ProxySettings } from '../proxy/settings.ts';
 import { dropMatching, expire, explain, verifyCache } from '../proxy/upkeep.ts';
+import { parseSize, proxySettings, withOwnIndexes } from '../release/proxy-settings.ts';
 import { type Cli, type CommandContext, type Output, table } from './command.ts';
 
 interface Place {
@@ -269,73 +269,12 @@ async function beside(cx: CommandContext, flags: Place): Promise<ProxyCache> {
 }
 
 async function settingsOf(cx: CommandContext, flags: ServeFlags): Promise<ProxySettings> {
-  const config = (await cx.config()).proxy;
-  const dir =
-    flags.cache !== undefined
-      ? resolve(cx.cwd, flags.cache)
-      : config.dir !== undefined
-        ? resolve(cx.workspaceDir, config.dir)
-        : join(cx.cacheDir, 'proxy');
-  const defaults = defaultSettings(dir);
-  const machine = await machineSources(cx);
-  return {
-    ...defaults,
-    backends: { ...machine.backends, ...camel(config.backends), ...backendFlags(flags.backend ?? []) },
-    hosts: [...machine.hosts, ...config.hosts, ...(flags.allowHost ?? [])],
-    innerHosts: [...config['inner-hosts'], ...(flags.innerHost ?? [])],
-    clients: [...(config.clients ?? defaults.clients), ...(flags.allowClient ?? [])],
-    connect: [...config.connect, ...(flags.allowConnect ?? [])],
-    keyrings: [...defaults.keyrings, ...config.keyrings.map((path) => resolve(cx.workspaceDir, path))],
-    maxAge: config['max-age'],
-    offline: flags.offline ?? false,
-    frozen: flags.frozen,
-    quota: config.quota === undefined ? 0 : parseSize(config.quota),
-    maxUnusedDays: config['max-unused-days'],
-    onlyVerified: config['only-verified'],
-    accessLog: flags.accessLog === undefined ? undefined : resolve(cx.cwd, flags.accessLog),
-    npmRegistry: config['npm-registry'] ?? defaults.npmRegistry,
-    pypiIndex: config['pypi-index'] ?? defaults.pypiIndex,
-  };
-}
-
-/** Which npm registry and Python index this machine uses, where the configuration names none. */
-async function withOwnIndexes(cx: CommandContext, settings: ProxySettings): Promise<ProxySettings> {
-  const { machineIndexes } = await import('../proxy/package-indexes.ts');
-  const own = await machineIndexes(cx);
-  return {
-    ...settings,
-    npmRegistry: settings.npmRegistry || own.npmRegistry,
-    pypiIndex: settings.pypiIndex || own.pypiIndex,
-  };
-}
-
-type ConfigBackends = Awaited<ReturnType<CommandContext['config']>>['proxy']['backends'];
-
-function camel(backends: ConfigBackends): ProxySettings['backends'] {
-  return Object.fromEntries(Object.entries(backends).map(([name, one]) => [name, { ...one, maxAge: one['max-age'] }]));
-}
-
-function backendFlags(texts: readonly string[]): ProxySettings['backends'] {
-  const found: Record<string, { mirrors: string[] }> = {};
-  for (const text of texts) {
-    const at = text.indexOf('=');
-    if (at < 1)
-      throw new UserError('proxy-backend', `'${text}' is no back end`, { hint: 'write NAME=http://HOST/path' });
-    const name = text.slice(0, at);
-    found[name] ??= { mirrors: [] };
-    found[name].mirrors.push(text.slice(at + 1));
-  }
-  return found;
-}
-
-/** Bytes of `500M`, `20G`, `1T` (powers of 1000). */
-function parseSize(text: string): number {
-  const match = /^(\d+)([kMGT]?)B?$/.exec(text);
-  if (!match)
-    throw new UserError('proxy-size', `'${text}' is no size`, {
-      hint: "write a number and k, M, G or T, for example '20G'",
-    });
-  return Number(match[1]) * 1000 ** ['', 'k', 'M', 'G', 'T'].indexOf(match[2]!);
+  const { cache, accessLog } = flags;
+  return proxySettings(cx, cx.workspaceDir, (await cx.config()).proxy, {
+    ...flags,
+    cache: cache === undefined ? undefined : resolve(cx.cwd, cache),
+    accessLog: accessLog === undefined ? undefined : resolve(cx.cwd, accessLog),
+  });
 }
 
 function parseDays(text: string | undefined): number | undefined {

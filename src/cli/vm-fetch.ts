@@ -17,7 +17,10 @@ export interface BuildFlags extends Partial<BaseRequest> {
 /** What `vm base build` takes for images of the user's own making. */
 export function addBuildOptions(build: Command): Command {
   return build
-    .option('--proxy <url>', 'apt proxy for the build alone')
+    .option(
+      '--proxy <url>',
+      "apt proxy for the build alone; 'auto': find or start one; default: proxy.use of buildkit.yaml",
+    )
     .option('--overlay <dir>', 'files laid over the root; %DISTR% %HOSTNAME% %ARCH% are filled in')
     .option('--hooks <dir>', 'postunpack, install.sh, install-custom.sh, postconfig')
     .option('--name <hostname>', 'for %HOSTNAME% and hooks', hostName)

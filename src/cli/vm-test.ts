@@ -15,6 +15,7 @@ interface TestFlags {
   readonly check?: readonly string[];
   readonly purge?: boolean;
   readonly instant?: boolean;
+  readonly proxy?: string;
   readonly keep?: boolean;
   readonly memory?: string;
   readonly cpus?: number;
@@ -33,6 +34,10 @@ export function addVmTestCommand(vm: Command, cli: Cli): void {
       .option('--http <url>', 'must answer 200 inside the machine; may be repeated', collect)
       .option('--contains <text>', 'must be in those answers')
       .option('--check <command>', 'must succeed in the machine (sh); may be repeated', collect)
+      .option(
+        '--proxy <url>',
+        "apt proxy of the machine; 'auto': find or start one; default: proxy.use of buildkit.yaml",
+      )
       .option('--purge', 'remove and purge the packages at the end')
       .option('--instant', 'go on from a frozen machine instead of booting; the first time one is frozen')
       .option('--keep', 'leave the machine running when something failed'),
@@ -40,20 +45,28 @@ export function addVmTestCommand(vm: Command, cli: Cli): void {
 }
 
 async function test(cx: CommandContext, packages: string[], flags: TestFlags): Promise<Output> {
-  const { suite: usualSuite, repo: repoConfig, vm } = await cx.config();
+  const { suite: usualSuite, repo: repoConfig, vm, proxy: proxyConfig } = await cx.config();
   const { Repo } = await import('../repo/repo.ts');
   const { serveRepo } = await import('../repo/serve.ts');
   const { parseSources } = await import('../deb/sources.ts');
   const { formatTestReport, HOST_FROM_GUEST, testPackages } = await import('../vm/test.ts');
+  const { guestFiles, useProxy } = await import('../release/proxy-use.ts');
   const suite = flags.suite ?? usualSuite;
   const dir = flags.repo === undefined ? resolve(cx.workspaceDir, repoConfig.dir) : resolve(cx.cwd, flags.repo);
   using repo = await Repo.open(cx, dir);
   await using server = await serveRepo(cx, dir, { listen: '127.0.0.1:0' });
+  await using proxy = await useProxy(cx, {
+    wanted: flags.proxy,
+    workspaceDir: cx.workspaceDir,
+    config: proxyConfig,
+  });
   const sources = parseSources(await repo.sources(suite, { url: `http://${HOST_FROM_GUEST}:${server.port}/` }));
   const { memory, cpus, accel } = { ...vm, ...flags };
   const { base, purge, instant, keep: keepOnFailure } = flags;
   const mirror = vm.base.mirror;
-  const request = { suite, packages, sources, checks: checksOf(flags), base, mirror, purge, instant, keepOnFailure };
+  const through = { buildProxy: proxy?.url, files: proxy && guestFiles(proxy) };
+  const asked = { suite, packages, sources, checks: checksOf(flags), base, mirror, purge, instant, keepOnFailure };
+  const request = { ...asked, ...through };
   const report = await testPackages(cx, { ...request, memory, cpus, accel });
   return { data: report, text: formatTestReport(report), exitCode: report.passed ? 0 : 1 };
 }

@@ -47,9 +47,11 @@ function addBase(base: Command, cli: Cli): void {
     .option('--force', 'build anew even if there is one')
     .action(
       cli.action(async (cx, flags: BuildFlags) => {
-        const { suite, vm } = await cx.config();
-        const { target, ...options } = buildRequest(cx, flags);
-        if (target !== undefined) return buildToTarget(cx, { suite, ...vm.base, ...options, target }, flags);
+        const { suite, vm, proxy: config } = await cx.config();
+        const { useProxy } = await import('../release/proxy-use.ts');
+        await using proxy = await useProxy(cx, { wanted: flags.proxy, workspaceDir: cx.workspaceDir, config });
+        const { target, ...options } = buildRequest(cx, { ...flags, proxy: proxy?.url });
+        if (target !== undefined) return await buildToTarget(cx, { suite, ...vm.base, ...options, target }, flags);
         const { buildBase } = await import('../vm/base.ts');
         const made = await buildBase(cx, { suite, ...vm.base, ...options });
         return { data: made, text: `${made.reused ? 'there already' : 'built'}: ${made.id} (${describeBase(made)})` };

@@ -105,6 +105,8 @@ export interface DownloadOptions {
   /** A longer body is cut off and refused. */
   readonly maxBytes?: number;
   readonly retries?: number;
+  /** An HTTP proxy for `http:` addresses: `http://host:port`. */
+  readonly proxy?: string | undefined;
   readonly onProgress?: (done: number, total: number | undefined) => void;
 }
 
@@ -131,7 +133,13 @@ export async function download(
   );
   try {
     const { signal } = context;
-    const response = await request(url, { dispatcher, ...(signal ? { signal } : {}) });
+    const through = options.proxy !== undefined && url.startsWith('http:');
+    const response = await request(through ? options.proxy! : url, {
+      dispatcher,
+      // as to a proxy: the whole address is the target (RFC 9112 3.2.2)
+      ...(through ? { path: url, headers: { host: new URL(url).host } } : {}),
+      ...(signal ? { signal } : {}),
+    });
     if (response.statusCode !== 200) {
       await response.body.dump();
       throw new RemoteError('http-status', `the server answered ${response.statusCode}`, {

@@ -25,6 +25,7 @@ export type SuiteIndex = ReadonlyMap<string, SuitePackage>;
 
 /**
  * @param mirror for suites that this machine does not follow; default: the one it has its own packages from
+ * @param proxy an apt proxy for it
  * @throws UserError `no-mirror`; RemoteError; ToolError when the signature is wrong
  */
 export async function readSuiteIndex(
@@ -32,6 +33,7 @@ export async function readSuiteIndex(
   suite: string,
   architecture: string,
   mirror: string | undefined,
+  proxy?: string | undefined,
 ): Promise<SuiteIndex> {
   const targets = await aptTargets(context);
   const local = targets.find(
@@ -45,7 +47,7 @@ export async function readSuiteIndex(
       hint: 'name a mirror: --mirror URL',
     });
   }
-  return fromMirror(context, `${site.replace(/\/$/, '')}/dists/${suite}`, architecture);
+  return fromMirror(context, `${site.replace(/\/$/, '')}/dists/${suite}`, architecture, proxy);
 }
 
 interface AptTarget {
@@ -111,11 +113,16 @@ async function once(context: Context, identity: unknown, make: () => Promise<Sui
   return new Map(packages.map((one) => [one.name, one]));
 }
 
-async function fromMirror(context: Context, dist: string, architecture: string): Promise<SuiteIndex> {
+async function fromMirror(
+  context: Context,
+  dist: string,
+  architecture: string,
+  proxy: string | undefined,
+): Promise<SuiteIndex> {
   const { download } = await import('../core/http.ts'); // its client is large: loaded for those who need it
   await using scratch = await workFolder(context);
   const signed = join(scratch.path, 'InRelease');
-  await download(context, `${dist}/InRelease`, signed, { maxBytes: 16_000_000 });
+  await download(context, `${dist}/InRelease`, signed, { maxBytes: 16_000_000, proxy });
   if (!(await exists(ARCHIVE_KEYRING))) {
     throw new UserError('no-keyring', `'${ARCHIVE_KEYRING}' is missing: the suite's list cannot be trusted`, {
       hint: 'apt-get install debian-archive-keyring',
@@ -128,7 +135,7 @@ async function fromMirror(context: Context, dist: string, architecture: string):
     throw new RemoteError('no-such-index', `the suite has no list for '${architecture}'`, { url: `${dist}/InRelease` });
   return once(context, ['mirror', sha256], async () => {
     const packed = join(scratch.path, 'Packages.xz');
-    await download(context, `${dist}/${name}`, packed, { sha256 });
+    await download(context, `${dist}/${name}`, packed, { sha256, proxy });
     await using xz = start(context, 'xz', ['--decompress', '--stdout', packed], { stdio: { stdin: 'ignore' } });
     const packages = await pythonPackages(xz.stdout as AsyncIterable<Uint8Array>);
     await xz.ended;

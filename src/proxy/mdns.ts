@@ -120,6 +120,95 @@ function concerns({ name, type }: Question, service: Service): boolean {
   return own.includes(name) && [TYPE.a, TYPE.aaaa, TYPE.ptr, TYPE.srv, TYPE.txt, TYPE.any].includes(type as 1);
 }
 
+export interface Discovered {
+  /** IPv4 of the machine that the service is on. */
+  readonly address: string;
+  readonly port: number;
+}
+
+/**
+ * Asks the local network once (RFC 6762 5.1) and returns what answers first; nothing when nobody does.
+ * @param port for tests: another one than 5353
+ */
+export async function discover(type: string, waitMs: number, port = PORT): Promise<Discovered | undefined> {
+  const socket = createSocket({ type: 'udp4', reuseAddr: true });
+  const { promise, resolve } = Promise.withResolvers<Discovered | undefined>();
+  const limit = setTimeout(() => resolve(undefined), waitMs);
+  socket.on('error', () => resolve(undefined));
+  socket.on('message', (message: Buffer) => {
+    const found = parseService(message, type);
+    if (found) resolve(found);
+  });
+  socket.bind(0, () => {
+    const query = encodeQuery(type);
+    for (const address of ['', ...ownAddresses().filter((one) => !one.includes(':'))]) {
+      try {
+        if (address !== '') socket.setMulticastInterface(address);
+        socket.send(query, port, GROUP, () => {});
+      } catch {
+        // an interface without multicast
+      }
+    }
+  });
+  try {
+    return await promise;
+  } finally {
+    clearTimeout(limit);
+    socket.close();
+  }
+}
+
+/** One PTR question (RFC 1035 4.1). */
+export function encodeQuery(type: string): Buffer {
+  const head = Buffer.alloc(12);
+  head.writeUInt16BE(1, 4);
+  return Buffer.concat([head, encodeName(`${type}.local`), Buffer.from([0, TYPE.ptr, 0, 1])]);
+}
+
+/** Address and port of the first instance of `type` in an answer; undefined when it is malformed, taken back or of another kind. */
+export function parseService(message: Buffer, type: string): Discovered | undefined {
+  const records = parseRecords(message);
+  const instance = records.find((one) => one.type === TYPE.srv && one.ttl > 0 && one.name.endsWith(`.${type}.local`));
+  if (!instance) return undefined;
+  const port = message.readUInt16BE(instance.at + 4);
+  const host = readName(message, instance.at + 6).name.toLowerCase();
+  const address = records.find((one) => one.type === TYPE.a && one.length === 4 && one.name === host);
+  return address && port > 0
+    ? { address: [...message.subarray(address.at, address.at + 4)].join('.'), port }
+    : undefined;
+}
+
+interface Resource {
+  readonly name: string;
+  readonly type: number;
+  readonly ttl: number;
+  readonly at: number;
+  readonly length: number;
+}
+
+/** All records of an answer; none when it is a query or malformed. */
+function parseRecords(message: Buffer): Resource[] {
+  if (message.length < 12 || (message.readUInt16BE(2) & 0x8000) === 0) return [];
+  const records: Resource[] = [];
+  try {
+    let at = 12;
+    for (let count = message.readUInt16BE(4); count > 0; count -= 1) at = readName(message, at).next + 4;
+    const total = message.readUInt16BE(6) + message.readUInt16BE(8) + message.readUInt16BE(10);
+    for (let count = Math.min(total, 64); count > 0; count -= 1) {
+      const { name, next } = readName(message, at);
+      const length = message.readUInt16BE(next + 8);
+      if (next + 10 + length > message.length) return [];
+      const type = message.readUInt16BE(next);
+      if (type === TYPE.srv) readName(message, next + 16); // a name beyond the message is met here
+      records.push({ name: name.toLowerCase(), type, ttl: message.readUInt32BE(next + 4), at: next + 10, length });
+      at = next + 10 + length;
+    }
+  } catch {
+    return [];
+  }
+  return records;
+}
+
 /** PTR, SRV, TXT and addresses in one answer. @param ttl 0 takes it back */
 export function encodeAnswer(service: Service, ttl: number, id = 0): Buffer {
   const type = encodeName(`${service.type}.local`);

@@ -33,7 +33,8 @@ export async function machineIndexes(context: RunContext): Promise<PackageIndexe
 async function httpAddress(context: RunContext, program: string, args: readonly string[]): Promise<string> {
   try {
     const line = (await run(context, program, args, { timeoutMs: 15_000 })).stdout.trim();
-    return /^https?:\/\/\S+$/.test(line) ? line : '';
+    // one with a password stays this user's: behind a proxy it would be everybody's
+    return /^https?:\/\/[^@\s]+$/.test(line) ? line : '';
   } catch (error) {
     if (error instanceof ToolError) return '';
     throw error;

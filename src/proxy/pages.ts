@@ -52,6 +52,7 @@ export function statusPage(status: Status): string {
   const date = (seconds: number) => new Date(seconds * 1000).toISOString().slice(0, 19).replace('T', ' ');
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>buildkit proxy</title>
+<!-- what auto-apt-proxy looks for on port 9999: <title>approx server</title> -->
 <style>body{font:15px/1.5 sans-serif;margin:2em;max-width:70em}table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left}</style>
 </head><body><h1>buildkit proxy${status.offline ? ' (offline)' : ''}</h1>
 <h2>Answers</h2>${table(

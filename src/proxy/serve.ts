@@ -12,6 +12,7 @@ import type { Context } from '../core/context.ts';
 import { BuildkitError, UserError } from '../core/errors.ts';
 import { type Listening, listen } from '../core/http.ts';
 import { hostMatches, parseNetworks } from './guard.ts';
+import { createLeases, forgetServing, healthOf, type Leases, noteServing } from './leases.ts';
 import { prometheusText } from './metrics.ts';
 import { type Status, statusPage } from './pages.ts';
 import { hasBody, headerText, ProxyCache, type ProxyParts } from './proxy.ts';
@@ -23,6 +24,8 @@ import { expire } from './upkeep.ts';
 export interface ServeOptions {
   /** 'host:port', several; ignored when systemd hands sockets over. */
   readonly listen: readonly string[];
+  /** Started by a command for itself: it ends with it, once others that lease it are done (see leases.ts). */
+  readonly forCommand?: boolean;
   readonly parts?: ProxyParts;
 }
 
@@ -30,6 +33,7 @@ export interface RunningProxy extends AsyncDisposable {
   readonly cache: ProxyCache;
   /** One per listener. */
   readonly urls: readonly string[];
+  readonly leases: Leases;
   close(): Promise<void>;
 }
 
@@ -50,17 +54,19 @@ export async function serveProxy(
   const sockets = new Set<Socket>();
   const log = settings.accessLog === undefined ? undefined : createWriteStream(settings.accessLog, { flags: 'a' });
   log?.on('error', () => {}); // a full disk must not stop the answers
+  const leases = createLeases();
   const limited = settings.quota > 0 || settings.maxUnusedDays > 0;
   const expiry = limited ? setInterval(() => expireQuietly(context, cache), EXPIRE_MS).unref() : undefined;
   const close = async () => {
     clearInterval(expiry);
+    if (listeners.length > 0) forgetServing(settings.dir);
     await Promise.all(listeners.map((one) => one.close(2000)));
     for (const socket of sockets) socket.destroy();
     await cache.close();
     log?.end();
   };
   try {
-    const handler = createHandler(context, cache, () => sockets.size, log);
+    const handler = createHandler(context, cache, { connections: () => sockets.size, log, leases });
     const fds = inheritedSockets(context.env);
     const open =
       fds.length > 0
@@ -70,11 +76,13 @@ export async function serveProxy(
       listeners.push(listener);
       guardServer(listener.server, cache, settings, (address) => clients.has(address), sockets);
     }
+    const urls = listeners.map((one) => one.url);
+    noteServing(settings.dir, { urls, forCommand: options.forCommand ?? false });
+    return { cache, urls, leases, close, [Symbol.asyncDispose]: close };
   } catch (error) {
     await close();
     throw error;
   }
-  return { cache, urls: listeners.map((one) => one.url), close, [Symbol.asyncDispose]: close };
 }
 
 function expireQuietly(context: Context, cache: ProxyCache): void {
@@ -210,14 +218,16 @@ function tunnel(
   socket.once('close', () => far.destroy());
 }
 
-function createHandler(
-  context: Context,
-  cache: ProxyCache,
-  connections: () => number,
-  log: WriteStream | undefined,
-): RequestListener {
-  const registries = createRegistries(cache);
-  const pages = createPages(cache, registries, connections);
+/** What a handler needs beside the cache. */
+interface Surroundings {
+  readonly connections: () => number;
+  readonly log: WriteStream | undefined;
+  readonly leases: Leases;
+}
+
+function createHandler(context: Context, cache: ProxyCache, around: Surroundings): RequestListener {
+  const { log } = around;
+  const pages = createPages(cache, createRegistries(cache), around);
   return (request, response) => {
     if (log) noteAccess(context, log, request, response);
     if (cache.answerHot(request, response)) return;
@@ -285,7 +295,8 @@ export function statusOf(cache: ProxyCache, connections: number): Status {
   };
 }
 
-function createPages(cache: ProxyCache, registries: Registries, connections: () => number): RequestListener {
+function createPages(cache: ProxyCache, registries: Registries, around: Surroundings): RequestListener {
+  const { connections, leases } = around;
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
@@ -300,7 +311,8 @@ function createPages(cache: ProxyCache, registries: Registries, connections: () 
     response.setHeader('Content-Security-Policy', "default-src 'none'; style-src 'unsafe-inline'");
     next();
   });
-  app.get('/healthz', (_request, response) => void response.json({ status: 'ok', offline: cache.offline }));
+  app.get('/healthz', (_request, response) => void response.json(healthOf(cache)));
+  app.post('/api/lease', leases.answer);
   app.get('/metrics', (_request, response) => {
     const status = statusOf(cache, connections());
     const upstreams = status.upstreams.map(({ origin, downForMs, failures }) => ({
@@ -318,10 +330,13 @@ function createPages(cache: ProxyCache, registries: Registries, connections: () 
     response.type('text/plain; version=0.0.4; charset=utf-8').send(prometheusText(status.counters, gauges));
   });
   app.get('/api/status', (_request, response) => void response.json(statusOf(cache, connections())));
-  app.get(
-    ['/', '/status'],
-    (_request, response) => void response.type('html').send(statusPage(statusOf(cache, connections()))),
-  );
+  app.get(['/', '/status'], (request, response) => {
+    // what auto-apt-proxy knows apt-cacher-ng by, on the port where it looks for it
+    if (request.socket.localPort === 3142 && /^Debian APT/.test(request.headers['user-agent'] ?? '')) {
+      response.status(406).statusMessage = 'Usage Information';
+    }
+    response.type('html').send(statusPage(statusOf(cache, connections())));
+  });
   app.use((_request: express.Request, response: express.Response) => {
     response
       .status(404)

@@ -119,6 +119,10 @@ const proxyBackend = z.strictObject({
 });
 
 const proxy = z.strictObject({
+  use: z
+    .union([z.enum(['off', 'auto']), z.url({ protocol: /^http$/ })])
+    .default('off')
+    .describe('what builds, base images and test machines fetch through: off, auto (find or start one) or an address'),
   listen: z.array(z.string()).min(1).default(['127.0.0.1:9999']).describe('addresses of proxy serve'),
   dir: z.string().optional().describe('folder of the cache; default: proxy below the cache folder'),
   backends: z

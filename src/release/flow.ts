@@ -104,9 +104,10 @@ function buildRequest({ config, workspaceDir }: ReleaseRequest): BuildRequest {
   };
 }
 
-async function build(context: Context, request: ReleaseRequest): Promise<BuildResult> {
+async function build(context: Context, request: ReleaseRequest, proxy: UsedProxy | undefined): Promise<BuildResult> {
+  const through = proxy ? { ...context, env: { ...context.env, ...proxy.env } } : context;
   const published = await publishedPackages(context, request);
-  const result = await buildPackages(context, { ...buildRequest(request), published });
+  const result = await buildPackages(through, { ...buildRequest(request), published, proxy: proxy?.url });
   for (const one of result.packages) context.log.info(`${one.name} ${one.version} (${formatBytes(one.size)})`);
   if (result.reused > 0) context.log.info(`${result.reused} of ${result.packages.length} were there already: reused`);
   return result;

@@ -5,7 +5,7 @@
  */
 import { createWriteStream, type WriteStream } from 'node:fs';
 import { copyFile, mkdir, readdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { finished } from 'node:stream/promises';
 import type { Context } from '../core/context.ts';
 import { BuildkitError, errnoOf, UserError } from '../core/errors.ts';
@@ -58,6 +58,16 @@ export interface TestRequest {
   /** Id or suite of the base; default: that of `suite`, built when there is none. */
   readonly base?: string | undefined;
   readonly mirror?: string | undefined;
+  /** Of apt, for the base image where one has to be built. */
+  readonly buildProxy?: string | undefined;
+  /** Written into the machine before apt runs there (apt.conf.d and what it needs). */
+  readonly files?: readonly GuestFile[] | undefined;
+}
+
+export interface GuestFile {
+  readonly path: string;
+  readonly mode: number;
+  readonly text: string;
 }
 
 export interface TestStep {
@@ -119,7 +129,7 @@ export async function testPackages(context: Context, request: TestRequest): Prom
   if (request.packages.length === 0) throw new UserError('test-nothing', 'no package to test was named');
   const base = request.base
     ? await findBase(context, request.base)
-    : await buildBase(context, { suite: request.suite, mirror: request.mirror });
+    : await buildBase(context, { suite: request.suite, mirror: request.mirror, proxy: request.buildProxy });
   const name = await freeName(context, request);
   const folder = join(context.stateDir, 'vm', 'tests', name);
   await mkdir(folder, { recursive: true });
@@ -262,6 +272,10 @@ async function runSteps(
   const { vm } = session;
   const uris = request.sources.flatMap((source) => source.uris);
   const before = parseInstalled((await session.run(DPKG_QUERY, CHECK_LIMIT_MS)).stdout);
+  for (const { path, mode, text } of request.files ?? []) {
+    await vm.must(['mkdir', '-p', '--', dirname(path)]);
+    await vm.write(path, text, mode);
+  }
   await vm.write('/etc/apt/sources.list.d/buildkit-test.sources', request.sources.map(formatSource).join('\n'));
   const nothing = { packages: [], brought: [] };
   const updated = await session.step('apt-get update', () =>

@@ -9,7 +9,7 @@ import { UserError } from '../../core/errors.ts';
 import { digestFile } from '../../core/files.ts';
 import { parseRelations } from '../../deb/relation.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
-import { keyOf } from '../cache.ts';
+import { keyed } from '../explain.ts';
 import type { BuildPolicy, Made, PackageJob, PlannedDependency } from '../job.ts';
 import { NO_DATE } from '../source-date.ts';
 import { readSuiteIndex } from '../suite-index.ts';
@@ -44,6 +44,8 @@ export interface PythonBuildOptions {
   readonly sourceDateEpoch: number | undefined;
   readonly policy: BuildPolicy;
   readonly refresh: boolean;
+  /** An apt proxy for the suite's own index. */
+  readonly proxy?: string | undefined;
   /** Asked once the authors are known. */
   readonly maintainer: (author: string | undefined) => Promise<string>;
 }
@@ -112,7 +114,7 @@ export async function preparePython(
         version: facts.version,
         source: facts.source,
         why: planned.why,
-        key: await jobKey(context, planned, facts, sourceDateEpoch, own?.wheel.sha256),
+        ...(await jobKey(context, planned, facts, sourceDateEpoch, own?.wheel.sha256)),
         make: async () => make(planned, facts, sourceDateEpoch, await fetch()),
       };
     }),
@@ -174,7 +176,7 @@ async function jobKey(
   facts: Facts,
   sourceDateEpoch: number | undefined,
   ownSha256: string | undefined,
-): Promise<string | undefined> {
+): Promise<Pick<PackageJob, 'key' | 'parts'>> {
   const digests = await Promise.all(
     [planned.distribution, ...planned.vendored].map(async (one, index) => {
       const known = index === 0 ? (ownSha256 ?? one.sha256) : one.sha256;
@@ -182,10 +184,23 @@ async function jobKey(
       return known ?? (path && (await digestFile(path, 'sha256')));
     }),
   );
-  if (digests.includes(undefined)) return undefined;
+  if (digests.includes(undefined)) return { key: undefined };
   const { service, suite, ...plain } = facts;
   const own = service && { ...service, entries: service.entries.map(describeEntry) };
-  return keyOf(['python', digests, plain, suite.codename, planned.extra ?? null, sourceDateEpoch ?? null, own ?? null]);
+  const { version, maintainer, depends, source, ...others } = plain;
+  return keyed({
+    kind: 'python',
+    wheels: digests,
+    version,
+    maintainer,
+    depends,
+    source,
+    'name and architecture': others,
+    suite: suite.codename,
+    extra: planned.extra ?? null,
+    date: sourceDateEpoch ?? null,
+    'the service and its files': own ?? null,
+  });
 }
 
 function describeEntry(entry: { readonly path: string; readonly mode: number; readonly source?: unknown }): unknown {
@@ -281,7 +296,7 @@ async function decideAll(
   if (deps === 'packages' && policy.present.size + policy.vendor.size + policy.drop.size === 0) return undefined;
   const wantsSuite = deps === 'auto' || deps === 'distro' || policy.present.size > 0;
   const suite = wantsSuite
-    ? await readSuiteIndex(context, options.suite.codename, options.architecture, mirror)
+    ? await readSuiteIndex(context, options.suite.codename, options.architecture, mirror, options.proxy)
     : new Map();
   const requested = facts.resolution.distributions.filter((one) => one.requested);
   const { of, problems } = decide({
