@@ -134,12 +134,14 @@ export async function download(
   try {
     const { signal } = context;
     const through = options.proxy !== undefined && url.startsWith('http:');
-    const response = await request(through ? options.proxy! : url, {
-      dispatcher,
-      // as to a proxy: the whole address is the target (RFC 9112 3.2.2)
-      ...(through ? { path: url, headers: { host: new URL(url).host } } : {}),
-      ...(signal ? { signal } : {}),
-    });
+    const abort = signal ? { signal } : {};
+    const response = through
+      ? // the whole address is the target (RFC 9112 3.2.2)
+        await dispatcher.request({
+          ...{ origin: options.proxy!, path: url, method: 'GET' as const, ...abort },
+          headers: { host: new URL(url).host },
+        })
+      : await request(url, { dispatcher, ...abort });
     if (response.statusCode !== 200) {
       await response.body.dump();
       throw new RemoteError('http-status', `the server answered ${response.statusCode}`, {
