@@ -11,6 +11,7 @@ import { type Finding, lintDeb } from '../pkg/lint.ts';
 import type { UsedProxy } from '../release/proxy-use.ts';
 import type { PackageFacts } from '../repo/handle.ts';
 import { type Cli, type CommandContext, type Output, table } from './command.ts';
+import { addPkgRoot } from './pkg-root.ts';
 import { openRepo } from './repo-place.ts';
 
 interface BuildOptions {
@@ -59,6 +60,7 @@ export function addPkgCommands(program: Command, cli: Cli): void {
       }),
     );
   addInspection(pkg, cli);
+  addPkgRoot(pkg, cli);
 }
 
 /** Rows that look into any .deb, also a foreign or hostile one. */
