@@ -98,6 +98,11 @@ function describeBase(base: Base): string {
   return `${suite} ${architecture}, Linux ${kernelRelease}, ${formatBytes(base.size)}, built ${created.slice(0, 16)}Z`;
 }
 
+interface CreateFlags extends MachineOptions {
+  readonly instant?: boolean;
+  readonly proxy?: string;
+}
+
 function addCreate(vm: Command, cli: Cli): void {
   addSizeOptions(
     vm
@@ -105,15 +110,21 @@ function addCreate(vm: Command, cli: Cli): void {
       .description('make a machine: a clone of a base; number 10 is called buildkit10')
       .option('--name <name>', 'of a machine with a number')
       .option('--instant', 'its first start goes on from a frozen machine instead of booting')
-      .option('--base <base>', 'id or suite; default: suite of buildkit.yaml'),
+      .option('--base <base>', 'id or suite; default: suite of buildkit.yaml')
+      .option(
+        '--proxy <url>',
+        "apt proxy of the machine, direct while it is down; 'auto': one that runs, else where proxy serve would listen",
+      ),
   ).action(
-    cli.action(async (cx, nameOrNumber: string, { instant, ...options }: MachineOptions & { instant?: boolean }) => {
-      const { suite, vm } = await cx.config();
+    cli.action(async (cx, nameOrNumber: string, { instant, proxy: wanted, ...options }: CreateFlags) => {
+      const { suite, vm, proxy: config } = await cx.config();
+      const { proxyForGuest } = await import('../release/proxy-use.ts');
+      const files = await proxyForGuest(cx, { wanted, workspaceDir: cx.workspaceDir, config });
       const { createVm, machineDir } = await import('../vm/machine.ts');
       const { createInstantVm } = await import('../vm/vm.ts');
       const create = instant ? createInstantVm : createVm;
       const { memory, cpus, accel } = vm;
-      const made = await create(cx, nameOrNumber, { base: suite, memory, cpus, accel, ...options });
+      const made = await create(cx, nameOrNumber, { base: suite, memory, cpus, accel, files, ...options });
       const dir = machineDir(cx, made.name);
       return { data: { ...made, dir }, text: `created: ${made.name} (base ${made.base.id}, ${dir})` };
     }),

@@ -41,9 +41,10 @@ export interface ProxyWish {
 export async function useProxy(context: Context, wish: ProxyWish): Promise<UsedProxy | undefined> {
   const wanted = wish.wanted ?? wish.config.use;
   if (wanted === 'off') return undefined;
+  const given = wanted === 'auto' ? undefined : named(wanted);
   const { proxySettings, withOwnIndexes } = await import('./proxy-settings.ts');
   const settings = await withOwnIndexes(context, await proxySettings(context, wish.workspaceDir, wish.config));
-  const found = wanted === 'auto' ? await findOrStart(context, wish, settings) : named(wanted);
+  const found = given ?? (await findOrStart(context, wish, settings));
   context.log.info(`fetching through the proxy ${found.url} (${found.how})`);
   try {
     const env = found.foreign ? {} : await indexEnvironment(context, found.url, settings);
@@ -60,6 +61,20 @@ export async function useProxy(context: Context, wish: ProxyWish): Promise<UsedP
  */
 export function guestFiles({ guestUrl }: Pick<UsedProxy, 'guestUrl'>): ClientConfiguration['files'] {
   return clientConfiguration(guestUrl, { direct: [HOST_FROM_GUEST] }).files;
+}
+
+/**
+ * apt's configuration for a machine that goes on when this command ends: nothing is started for it.
+ * @throws UserError `proxy-url`
+ */
+export async function proxyForGuest(context: Context, wish: ProxyWish): Promise<ClientConfiguration['files']> {
+  const wanted = wish.wanted ?? wish.config.use;
+  if (wanted === 'off') return [];
+  if (wanted !== 'auto') return guestFiles({ guestUrl: fromGuest(named(wanted).url) });
+  const found = (await configured(context, wish)) ?? (await announced(context));
+  const url = found?.url ?? listenUrl(wish.config.listen[0]!);
+  context.log.info(`apt in the machine will use ${fromGuest(url)}${found ? '' : ' while buildkit proxy serve runs'}`);
+  return guestFiles({ guestUrl: fromGuest(url) });
 }
 
 interface Found {
@@ -113,12 +128,16 @@ async function ownServer(context: Context, { dir }: ProxySettings): Promise<Foun
 
 async function configured(context: Context, { config }: ProxyWish): Promise<Found | undefined> {
   for (const text of config.listen) {
-    const { host, port } = parseListenAddress(text);
-    const url = reachable(`http://${host.includes(':') ? `[${host}]` : host}:${port}`);
-    if (port !== 0 && (await probe(url, context.signal)))
+    const url = listenUrl(text);
+    if (!url.endsWith(':0') && (await probe(url, context.signal)))
       return { url, how: 'configured', foreign: false, leave: nothing };
   }
   return undefined;
+}
+
+function listenUrl(text: string): string {
+  const { host, port } = parseListenAddress(text);
+  return reachable(`http://${host.includes(':') ? `[${host}]` : host}:${port}`);
 }
 
 async function announced(context: Context): Promise<Found | undefined> {

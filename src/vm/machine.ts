@@ -16,6 +16,7 @@ import { exists, writeFileAtomic } from '../core/files.ts';
 import { didYouMean } from '../core/nearest.ts';
 import { run } from '../core/run.ts';
 import { findBase } from './base.ts';
+import { type FirstFile, keepFirstFiles } from './first-files.ts';
 import { makeKey } from './key.ts';
 import { DEFAULT_NETWORK, guestMac } from './net-spec.ts';
 import { identityOf, isAlive, pidWithUuid } from './process.ts';
@@ -92,6 +93,8 @@ export interface MachineOptions {
   /** Default 2. */
   readonly cpus?: number | undefined;
   readonly accel?: 'auto' | 'kvm' | 'tcg' | undefined;
+  /** Written into it at its first start. */
+  readonly files?: readonly FirstFile[] | undefined;
 }
 
 export const DEFAULT_MEMORY = '1024M';
@@ -183,6 +186,7 @@ export async function createMachine(
   try {
     await makeKey(context, join(scratch, 'hostkey'), record.name);
     await makeOverlay(context, frozen?.disk ?? base.disk, join(scratch, MACHINE_FILES.disk));
+    await keepFirstFiles(scratch, options.files ?? []);
     await writeFileAtomic(join(scratch, 'machine.json'), `${JSON.stringify(record, undefined, 2)}\n`);
     await rename(scratch, machineDir(context, record.name));
   } catch (error) {

@@ -5,7 +5,7 @@
  */
 import { createWriteStream, type WriteStream } from 'node:fs';
 import { copyFile, mkdir, readdir, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { finished } from 'node:stream/promises';
 import type { Context } from '../core/context.ts';
 import { BuildkitError, errnoOf, UserError } from '../core/errors.ts';
@@ -15,6 +15,7 @@ import { shellQuote } from '../core/run.ts';
 import { type AptSource, formatSource } from '../deb/sources.ts';
 import { buildBase, findBase } from './base.ts';
 import { consoleEnd, plainText } from './console.ts';
+import { type FirstFile, writeFiles } from './first-files.ts';
 import { createVm } from './machine.ts';
 import type { ExecResult } from './ssh.ts';
 import {
@@ -61,13 +62,7 @@ export interface TestRequest {
   /** Of apt, for the base image where one has to be built. */
   readonly buildProxy?: string | undefined;
   /** Written into the machine before apt runs there (apt.conf.d and what it needs). */
-  readonly files?: readonly GuestFile[] | undefined;
-}
-
-export interface GuestFile {
-  readonly path: string;
-  readonly mode: number;
-  readonly text: string;
+  readonly files?: readonly FirstFile[] | undefined;
 }
 
 export interface TestStep {
@@ -272,10 +267,7 @@ async function runSteps(
   const { vm } = session;
   const uris = request.sources.flatMap((source) => source.uris);
   const before = parseInstalled((await session.run(DPKG_QUERY, CHECK_LIMIT_MS)).stdout);
-  for (const { path, mode, text } of request.files ?? []) {
-    await vm.must(['mkdir', '-p', '--', dirname(path)]);
-    await vm.write(path, text, mode);
-  }
+  await writeFiles(vm, request.files ?? []);
   await vm.write('/etc/apt/sources.list.d/buildkit-test.sources', request.sources.map(formatSource).join('\n'));
   const nothing = { packages: [], brought: [] };
   const updated = await session.step('apt-get update', () =>

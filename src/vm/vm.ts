@@ -16,6 +16,7 @@ import { type RunningProgram, shellQuote } from '../core/run.ts';
 import { type AccelChoice, chooseAccel, forgetAccel, type WantedAccel } from './accel.ts';
 import { type Base, findBase, listBases, verifyBase } from './base.ts';
 import { ConsoleWatch } from './console.ts';
+import { giveFirstFiles } from './first-files.ts';
 import { type GuestNet, type GuestSettings, oemString } from './guest.ts';
 import { dropStaleFrozen, type Frozen, findFrozen, freeze, freshEntropy, keyOf, tellAgent, thaw } from './instant.ts';
 import { resumeScript } from './instant-plan.ts';
@@ -434,7 +435,9 @@ async function bringUp(context: Context, record: MachineRecord, options: StartOp
       const bootMs = performance.now() - began;
       context.log.detail(`machine '${name}' is ready after ${formatDuration(bootMs)}, ssh on ${sshHost}:${sshPort}`);
       const release = detached ? async () => {} : () => dropThrowAway(context, name, started.qemu);
-      return new Vm({ context, record, sshHost, sshPort, accel: choice.accel, bootMs, ssh, release });
+      const vm = new Vm({ context, record, sshHost, sshPort, accel: choice.accel, bootMs, ssh, release });
+      await giveFirstFiles(vm, dir);
+      return vm;
     } catch (error) {
       if (choice.accel === 'kvm') await forgetAccel(context);
       await started.qemu?.[Symbol.asyncDispose]();
