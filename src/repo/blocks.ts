@@ -9,15 +9,27 @@ import type { RunContext } from '../core/context.ts';
 import { type Database, openDatabase } from '../core/db.ts';
 import { UserError } from '../core/errors.ts';
 import type { Catalog, IndexKey } from './catalog.ts';
-import { gzipMember, type XzBlock, xzBlocks } from './compress.ts';
-import { cutBlocks, INDEX_FORMAT, startsBlock, type TextBlock } from './indexes.ts';
+import { gzipMember, type XzBlock, xzBlocks, zstdFrame } from './compress.ts';
+import { cutBlocks, INDEX_FORMAT, type IndexFile, type RenderGroup, startsBlock, type TextBlock } from './indexes.ts';
+import type { IndexCompression } from './settings.ts';
 
-/** A block ready to be written. */
+/** Which index, of which packages, and how it is made. */
+export interface IndexSpec {
+  readonly key: IndexKey;
+  /** Tells indexes of the same packages apart. */
+  readonly what: 'stanzas' | 'translations' | 'contents';
+  /** Whatever decides about the text beside the packages: with another one, every block is made anew. */
+  readonly variant: string;
+  readonly compressions: readonly IndexCompression[];
+  readonly render: RenderGroup;
+}
+
+/** A block ready to be written, in the forms that the index has. */
 export interface StoredBlock {
-  readonly count: number;
   readonly text: Uint8Array;
-  readonly gzip: Uint8Array;
-  readonly xz: XzBlock;
+  readonly gzip: Uint8Array | undefined;
+  readonly xz: XzBlock | undefined;
+  readonly zstd: Uint8Array | undefined;
 }
 
 /** In place of a change: some blocks are missing. */
@@ -32,6 +44,18 @@ const MIGRATIONS: readonly string[] = [
   CREATE TABLE blocks (
     index_id INTEGER NOT NULL REFERENCES indexes (id) ON DELETE CASCADE, first TEXT NOT NULL, count INTEGER NOT NULL,
     text BLOB NOT NULL, gzip BLOB NOT NULL, xz BLOB NOT NULL, xz_unpadded INTEGER NOT NULL,
+    PRIMARY KEY (index_id, first)
+  ) STRICT;
+  `,
+  `
+  DROP TABLE blocks;
+  DROP TABLE indexes;
+  CREATE TABLE indexes (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, variant TEXT NOT NULL, change INTEGER NOT NULL, written TEXT
+  ) STRICT;
+  CREATE TABLE blocks (
+    index_id INTEGER NOT NULL REFERENCES indexes (id) ON DELETE CASCADE, first TEXT NOT NULL,
+    text BLOB NOT NULL, gzip BLOB, xz BLOB, xz_unpadded INTEGER, zstd BLOB,
     PRIMARY KEY (index_id, first)
   ) STRICT;
   `,
@@ -69,20 +93,21 @@ export class BlockCache implements Disposable {
    * Brings the blocks of one index to the state of the catalog at `change`. Returns how many were made anew.
    * Interrupted in the middle, the index counts as unknown and is made anew the next time.
    */
-  async update(context: RunContext, catalog: Catalog, key: IndexKey, change: number): Promise<number> {
-    const known = this.#find(key);
+  async update(context: RunContext, catalog: Catalog, spec: IndexSpec, change: number): Promise<number> {
+    const known = this.#find(spec);
     if (known?.change === change) return 0;
-    const incremental = known !== undefined && known.change !== UNFINISHED && known.change < change;
-    const ranges = incremental
-      ? dirtyRanges(catalog.namesChangedSince(key, known.change), this.#firsts(known.id))
-      : [{ from: '', to: undefined }];
+    const ranges =
+      known !== undefined && known.change !== UNFINISHED && known.change < change
+        ? dirtyRanges(catalog.namesChangedSince(spec.key, known.change), this.#firsts(known.id))
+        : [{ from: '', to: undefined }];
     let made = 0;
     let id = known?.id;
     const store = async (blocks: readonly TextBlock[], deleted: readonly NameRange[], state: number) => {
-      const pieces = await compress(context, blocks);
+      const pieces = await compress(context, blocks, spec.compressions);
       this.#db.transaction(() => {
-        id ??= this.#insert(key);
+        id ??= this.#insert(spec);
         this.#db.run('UPDATE indexes SET change = ? WHERE id = ?', state, id);
+        if (ranges.length > 0) this.#db.run('UPDATE indexes SET written = NULL WHERE id = ?', id);
         for (const range of deleted) this.#deleteRange(id, range);
         for (const [index, block] of blocks.entries()) this.#put(id, block, pieces[index]!);
       });
@@ -92,7 +117,7 @@ export class BlockCache implements Disposable {
     let batchSize = 0;
     let deleted: readonly NameRange[] = ranges;
     for (const range of ranges) {
-      for (const block of cutBlocks(catalog.indexRange(key, range.from, range.to, change))) {
+      for (const block of cutBlocks(catalog.indexRange(spec.key, range.from, range.to, change), spec.render)) {
         batch.push(block);
         batchSize += block.text.length;
         if (batchSize < BATCH_CHARACTERS) continue;
@@ -107,33 +132,60 @@ export class BlockCache implements Disposable {
   }
 
   /** The blocks of one index in order, one in memory at a time. */
-  *blocks(key: IndexKey): Generator<StoredBlock> {
-    const id = this.#find(key)?.id;
+  *blocks(spec: IndexSpec): Generator<StoredBlock> {
+    const id = this.#find(spec)?.id;
     if (id === undefined) return;
     const rows = this.#db.iterate(
-      'SELECT count, text, gzip, xz, xz_unpadded FROM blocks WHERE index_id = ? ORDER BY first',
+      'SELECT text, gzip, xz, xz_unpadded, zstd FROM blocks WHERE index_id = ? ORDER BY first',
       id,
     );
     for (const row of rows) {
       const text = row.text as Uint8Array;
       yield {
-        count: Number(row.count),
         text,
-        gzip: row.gzip as Uint8Array,
-        xz: { bytes: row.xz as Uint8Array, unpaddedSize: Number(row.xz_unpadded), uncompressedSize: text.length },
+        gzip: (row.gzip ?? undefined) as Uint8Array | undefined,
+        xz:
+          row.xz === null
+            ? undefined
+            : { bytes: row.xz as Uint8Array, unpaddedSize: Number(row.xz_unpadded), uncompressedSize: text.length },
+        zstd: (row.zstd ?? undefined) as Uint8Array | undefined,
       };
     }
   }
 
-  #find(key: IndexKey): { id: number; change: number } | undefined {
-    const row = this.#db.get('SELECT id, change FROM indexes WHERE key = ?', keyText(key));
-    return row && { id: Number(row.id), change: Number(row.change) };
+  /** The files that were made of an index, while nothing of it changed up to `change`. */
+  written(catalog: Catalog, spec: IndexSpec, change: number): readonly IndexFile[] | undefined {
+    const known = this.#find(spec);
+    if (known?.written === undefined) return undefined;
+    if (known.change > change) return undefined;
+    if (known.change < change && catalog.namesChangedSince(spec.key, known.change).length > 0) return undefined;
+    return known.written;
   }
 
-  #insert(key: IndexKey): number {
-    return Number(
-      this.#db.get('INSERT INTO indexes (key, change) VALUES (?, ?) RETURNING id', keyText(key), UNFINISHED)?.id,
+  /** Notes what was made of an index as it is at `change`. */
+  saveWritten(spec: IndexSpec, change: number, files: readonly IndexFile[]): void {
+    this.#db.transaction(() => {
+      const id = this.#find(spec)?.id ?? this.#insert(spec);
+      this.#db.run('UPDATE indexes SET change = ?, written = ? WHERE id = ?', change, JSON.stringify(files), id);
+    });
+  }
+
+  #find(spec: IndexSpec): { id: number; change: number; written: readonly IndexFile[] | undefined } | undefined {
+    const row = this.#db.get(
+      'SELECT id, change, written FROM indexes WHERE key = ? AND variant = ?',
+      keyText(spec),
+      spec.variant,
     );
+    if (!row) return undefined;
+    const written = row.written === null ? undefined : (JSON.parse(String(row.written)) as IndexFile[]);
+    return { id: Number(row.id), change: Number(row.change), written };
+  }
+
+  /** In place of one of another variant, whose blocks go with it. */
+  #insert(spec: IndexSpec): number {
+    this.#db.run('DELETE FROM indexes WHERE key = ?', keyText(spec));
+    const sql = 'INSERT INTO indexes (key, variant, change) VALUES (?, ?, ?) RETURNING id';
+    return Number(this.#db.get(sql, keyText(spec), spec.variant, UNFINISHED)?.id);
   }
 
   #firsts(id: number): string[] {
@@ -151,32 +203,37 @@ export class BlockCache implements Disposable {
     );
   }
 
-  #put(id: number, block: TextBlock, made: { text: Uint8Array; gzip: Uint8Array; xz: XzBlock }): void {
+  #put(id: number, block: TextBlock, made: StoredBlock): void {
     this.#db.run(
-      'INSERT INTO blocks (index_id, first, count, text, gzip, xz, xz_unpadded) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      'INSERT INTO blocks (index_id, first, text, gzip, xz, xz_unpadded, zstd) VALUES (?, ?, ?, ?, ?, ?, ?)',
       id,
       block.first,
-      block.count,
       made.text,
-      made.gzip,
-      made.xz.bytes,
-      made.xz.unpaddedSize,
+      made.gzip ?? null,
+      made.xz?.bytes ?? null,
+      made.xz?.unpaddedSize ?? null,
+      made.zstd ?? null,
     );
   }
 }
 
-function keyText(key: IndexKey): string {
-  return JSON.stringify([INDEX_FORMAT, key.suite, key.component, key.kind, key.architecture]);
+function keyText({ key, what }: IndexSpec): string {
+  return JSON.stringify([INDEX_FORMAT, what, key.suite, key.component, key.kind, key.architecture]);
 }
 
 async function compress(
   context: RunContext,
   blocks: readonly TextBlock[],
-): Promise<{ text: Uint8Array; gzip: Uint8Array; xz: XzBlock }[]> {
+  wanted: readonly IndexCompression[],
+): Promise<StoredBlock[]> {
   if (blocks.length === 0) return [];
   const texts = blocks.map((block) => Buffer.from(block.text));
-  const [xz, gzip] = await Promise.all([xzBlocks(context, texts), Promise.all(texts.map(gzipMember))]);
-  return texts.map((text, index) => ({ text, gzip: gzip[index]!, xz: xz[index]! }));
+  const [xz, gzip, zstd] = await Promise.all([
+    wanted.includes('xz') ? xzBlocks(context, texts) : [],
+    wanted.includes('gzip') ? Promise.all(texts.map(gzipMember)) : [],
+    wanted.includes('zstd') ? Promise.all(texts.map(zstdFrame)) : [],
+  ]);
+  return texts.map((text, index) => ({ text, gzip: gzip[index], xz: xz[index], zstd: zstd[index] }));
 }
 
 /**

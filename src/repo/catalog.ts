@@ -8,6 +8,7 @@ import { existsSync } from 'node:fs';
 import { type Database, openDatabase, type SqlRow } from '../core/db.ts';
 import { errnoOf, UserError } from '../core/errors.ts';
 import type { IndexFile } from './indexes.ts';
+import type { Override, Overrides } from './overrides.ts';
 import type { RepositorySettings, SuiteSettings } from './settings.ts';
 
 /** Binary packages, those of the installer, and sources. */
@@ -111,6 +112,7 @@ export interface IndexKey {
   readonly suite: string;
   readonly component: string;
   readonly kind: PackageKind;
+  /** '*': of every architecture. */
   readonly architecture: string;
 }
 
@@ -159,6 +161,10 @@ const MIGRATIONS: readonly string[] = [
   CREATE TABLE tokens (
     name TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, suites TEXT NOT NULL, role TEXT NOT NULL, created TEXT NOT NULL
   ) STRICT, WITHOUT ROWID;
+  `,
+  `
+  CREATE TABLE overrides (suite TEXT NOT NULL, key TEXT NOT NULL, override TEXT NOT NULL, PRIMARY KEY (suite, key))
+  STRICT, WITHOUT ROWID;
   `,
 ];
 
@@ -209,6 +215,11 @@ export class Catalog implements Disposable {
 
   [Symbol.dispose](): void {
     this.#db[Symbol.dispose]();
+  }
+
+  /** Writes all of it, as it is at this moment, to a new file. */
+  copyTo(path: string): void {
+    this.#db.run('VACUUM INTO ?', path);
   }
 
   /** Runs `body` as the only writer; waits for others. */
@@ -523,8 +534,8 @@ export class Catalog implements Disposable {
   *indexRange(key: IndexKey, from: string, to: string | undefined, change: number): Generator<CatalogPackage> {
     const rows = this.#db.iterate(
       `SELECT ${PACKAGE_COLUMNS} FROM members m JOIN packages p ON p.id = m.package
-       WHERE m.suite = ? AND m.component = ? AND m.kind = ? AND m.name >= ? AND m.name < ?
-         AND m.architecture IN (?, 'all') AND m.added <= ? AND (m.removed IS NULL OR m.removed > ?)
+       WHERE m.suite = ?1 AND m.component = ?2 AND m.kind = ?3 AND m.name >= ?4 AND m.name < ?5
+         AND (?6 = '*' OR m.architecture IN (?6, 'all')) AND m.added <= ?7 AND (m.removed IS NULL OR m.removed > ?7)
        ORDER BY m.name`,
       key.suite,
       key.component,
@@ -532,7 +543,6 @@ export class Catalog implements Disposable {
       from,
       to ?? '\u{10ffff}',
       key.architecture,
-      change,
       change,
     );
     for (const row of rows) yield packageOf(row);
@@ -542,8 +552,8 @@ export class Catalog implements Disposable {
   namesChangedSince(key: IndexKey, change: number): string[] {
     return this.#db
       .all(
-        `SELECT name FROM members WHERE added > ?1 AND suite = ?2 AND component = ?3 AND kind = ?4 AND architecture IN (?5, 'all')
-         UNION SELECT name FROM members WHERE removed > ?1 AND suite = ?2 AND component = ?3 AND kind = ?4 AND architecture IN (?5, 'all')
+        `SELECT name FROM members WHERE added > ?1 AND suite = ?2 AND component = ?3 AND kind = ?4 AND (?5 = '*' OR architecture IN (?5, 'all'))
+         UNION SELECT name FROM members WHERE removed > ?1 AND suite = ?2 AND component = ?3 AND kind = ?4 AND (?5 = '*' OR architecture IN (?5, 'all'))
          ORDER BY name`,
         change,
         key.suite,
@@ -569,6 +579,25 @@ export class Catalog implements Disposable {
   /** Files of a source beside its .dsc. Sources may share one. */
   packageFiles(id: number): PackageFile[] {
     return this.#db.all('SELECT filename, size, sha256 FROM package_files WHERE package = ?', id).map(packageFileOf);
+  }
+
+  /** What the suite says of a package in place of its own fields. */
+  findOverride(suite: string, key: string): Override | undefined {
+    const row = this.#db.get('SELECT override FROM overrides WHERE suite = ? AND key = ?', suite, key);
+    return row && (JSON.parse(String(row.override)) as Override);
+  }
+
+  /** In place of those that the suite had. */
+  saveOverrides(suite: string, overrides: Overrides): void {
+    this.#db.run('DELETE FROM overrides WHERE suite = ?', suite);
+    for (const [key, override] of overrides) {
+      this.#db.run(
+        'INSERT INTO overrides (suite, key, override) VALUES (?, ?, ?)',
+        suite,
+        key,
+        JSON.stringify(override),
+      );
+    }
   }
 
   tokens(): TokenFacts[] {

@@ -2,10 +2,11 @@
  * Compressed indexes put together from pieces that were compressed once.
  *
  * Secret: how pieces are joined. gzip members are simply written one after the other (RFC 1952 2.2). xz is not: apt reads only
- * the first of several streams, so blocks are joined into ONE stream with a new index and footer (xz file format 1.2.1).
+ * the first of several streams, so blocks are joined into ONE stream with a new index and footer (xz file format 1.2.1). zstd
+ * frames are written one after the other (RFC 8878 3); node:zlib alone does not read more than one.
  */
 import { promisify } from 'node:util';
-import { crc32, gzip } from 'node:zlib';
+import { constants, crc32, gzip, zstdCompress } from 'node:zlib';
 import type { RunContext } from '../core/context.ts';
 import { ToolError } from '../core/errors.ts';
 import { start } from '../core/run.ts';
@@ -33,10 +34,17 @@ const XZ_BLOCK_LIMIT = 16 * 1024 * 1024;
 const XZ_BATCH_BYTES = 12 * 1024 * 1024;
 
 const gzipAsync = promisify(gzip);
+const zstdAsync = promisify(zstdCompress);
 
 /** One gzip member. Same bytes for the same text: no name, no time. */
 export function gzipMember(text: Uint8Array): Promise<Uint8Array> {
   return gzipAsync(text, { level: 9 });
+}
+
+/** One zstd frame; apt reads as many as follow each other. */
+export function zstdFrame(text: Uint8Array): Promise<Uint8Array> {
+  const params = { [constants.ZSTD_c_compressionLevel]: 19, [constants.ZSTD_c_checksumFlag]: 1 };
+  return zstdAsync(text, { params });
 }
 
 /** Each text as one xz block, with as few processes as memory allows. */

@@ -11,7 +11,9 @@ import type { Context } from '../core/context.ts';
 import { listDeb } from '../deb/archive.ts';
 import type { Catalog, CatalogPackage, IndexKey } from './catalog.ts';
 import { gzipMember } from './compress.ts';
+import type { StanzaStyle } from './indexes.ts';
 import type { Layout } from './layout.ts';
+import { applyOverride, type Override } from './overrides.ts';
 
 const pack = promisify(gzip);
 const unpack = promisify(gunzip);
@@ -26,11 +28,12 @@ export async function* contentsMembers(
   catalog: Catalog,
   key: IndexKey,
   change: number,
+  override: StanzaStyle['override'],
 ): AsyncGenerator<Uint8Array> {
   const places = new Map<string, string>();
   for (const item of [...catalog.indexRange(key, '', undefined, change)]) {
     context.signal.throwIfAborted();
-    const place = placeOf(item);
+    const place = placeOf(item, override?.(item));
     for (const path of await pathsOf(context, layout, catalog, item)) {
       const known = places.get(path);
       if (known === undefined) places.set(path, place);
@@ -48,8 +51,8 @@ export async function* contentsMembers(
 }
 
 /** `section/name`, as apt-file shows it. */
-function placeOf(item: CatalogPackage): string {
-  const section = /^Section:[ \t]*(\S+)/im.exec(item.control)?.[1];
+function placeOf(item: CatalogPackage, override: Override | undefined): string {
+  const section = /^Section:[ \t]*(\S+)/im.exec(applyOverride(item.control, override))?.[1];
   return section === undefined ? item.name : `${section}/${item.name}`;
 }
 

@@ -11,7 +11,7 @@ import { writeFileAtomic } from '../core/files.ts';
 import { applyGeneration, type PlannedSuite, recoverPublish, type SignedRelease } from './generation.ts';
 import { findSuite, lockPublish, type RepoHandle } from './handle.ts';
 import { generationId, type ReleaseDates, renderRelease } from './indexes.ts';
-import { nextDates, otherGenerations, planSuites, writeClientFiles } from './publish.ts';
+import { fingerprintsIn, nextDates, otherGenerations, planSuites, writeClientFiles } from './publish.ts';
 import { checkSigned, type Signing } from './signing.ts';
 
 interface Pending {
@@ -30,7 +30,7 @@ export async function writeUnsigned(repo: RepoHandle, suiteName: string): Promis
   const settings = repo.catalog.settings();
   const dates = await nextDates(repo, settings);
   const [plan] = await planSuites(repo, [suite], settings);
-  const release = renderRelease(settings, suite, plan!.files, dates);
+  const release = renderRelease(settings, suite, plan!.files, dates, fingerprintsIn(settings));
   const folder = folderOf(repo);
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const pending: Pending = { plan: plan!, dates, release };

@@ -12,6 +12,7 @@ import type { Generation } from './catalog.ts';
 import { recoverPublish } from './generation.ts';
 import { lockPublish, lockWrite, type PackageFacts, type RepoHandle } from './handle.ts';
 import type { Layout } from './layout.ts';
+import { objectFolders, objectNames } from './objects.ts';
 import type { RepositorySettings } from './settings.ts';
 
 export interface Garbage {
@@ -115,9 +116,13 @@ async function dropGenerations(
 
 /** Index objects that no kept generation lists. The publish lock is held: none belongs to a publish under way. */
 async function unlistedObjects(layout: Layout, kept: readonly Generation[]): Promise<string[]> {
-  const listed = new Set(kept.flatMap((generation) => generation.files.map((file) => file.sha256)));
-  const folder = join(layout.public, 'by-hash', 'SHA256');
-  return (await readdir(folder)).filter((name) => !listed.has(name)).map((name) => join(folder, name));
+  const listed = new Set(kept.flatMap((generation) => generation.files.flatMap(objectNames)));
+  const unlisted: string[] = [];
+  for (const folder of objectFolders(layout)) {
+    const names = await readdir(folder);
+    unlisted.push(...names.filter((name) => !listed.has(name)).map((name) => join(folder, name)));
+  }
+  return unlisted;
 }
 
 function sizeOf(path: string): number | undefined {

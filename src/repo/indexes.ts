@@ -6,7 +6,9 @@
  */
 import { compareVersions } from '../deb/version.ts';
 import type { CatalogPackage } from './catalog.ts';
+import { applyOverride, type Override } from './overrides.ts';
 import type { RepositorySettings, SuiteSettings } from './settings.ts';
+import { shortenDescription } from './translations.ts';
 
 /** Raised whenever stanzas, cutting or compression change, so that no piece or file made before is used again. */
 export const INDEX_FORMAT = 1;
@@ -17,6 +19,13 @@ export interface IndexFile {
   readonly path: string;
   readonly size: number;
   readonly sha256: string;
+  /** Where the suite lists them. */
+  readonly sha512?: string | undefined;
+  readonly md5?: string | undefined;
+  /** In the folder of the suite, but not in Release: patches, which their own index lists. */
+  readonly unlisted?: boolean | undefined;
+  /** In Release and in by-hash, but not in the folder of the suite. */
+  readonly onlyByHash?: boolean | undefined;
 }
 
 export interface ReleaseDates {
@@ -25,10 +34,19 @@ export interface ReleaseDates {
   readonly validUntil: number | undefined;
 }
 
+/** What a suite decides about its stanzas. */
+export interface StanzaStyle {
+  /** Long descriptions stand in Translation-en. */
+  readonly shortDescriptions?: boolean;
+  readonly override?: (item: CatalogPackage) => Override | undefined;
+}
+
 /** One stanza of Packages or Sources, with the blank line after it. */
-export function renderStanza(item: CatalogPackage): string {
-  if (item.kind === 'dsc') return `${item.control}Directory: ${item.filename.replace(/\/[^/]*$/, '')}\n\n`;
-  return `${item.control}Filename: ${item.filename}\nSize: ${item.size}\nMD5sum: ${item.md5}\nSHA256: ${item.sha256}\n\n`;
+export function renderStanza(item: CatalogPackage, style: StanzaStyle = {}): string {
+  const own = applyOverride(item.control, style.override?.(item));
+  if (item.kind === 'dsc') return `${own}Directory: ${item.filename.replace(/\/[^/]*$/, '')}\n\n`;
+  const control = style.shortDescriptions ? shortenDescription(own) : own;
+  return `${control}Filename: ${item.filename}\nSize: ${item.size}\nMD5sum: ${item.md5}\nSHA256: ${item.sha256}\n\n`;
 }
 
 /** As dpkg orders versions, then architecture. */
@@ -63,24 +81,30 @@ export function startsBlock(name: string): boolean {
 export interface TextBlock {
   /** The first name in it. */
   readonly first: string;
-  readonly count: number;
   readonly text: string;
 }
 
+/** The stanzas of all versions of a name, which are in the order of their versions; never none. */
+export type RenderGroup = (versions: readonly CatalogPackage[]) => readonly string[];
+
+export function renderStanzas(style: StanzaStyle): RenderGroup {
+  return (versions) => versions.map((item) => renderStanza(item, style));
+}
+
 /** Cuts packages, given by name, into blocks; all versions of a name stay together, in the order of their versions. */
-export function* cutBlocks(items: Iterable<CatalogPackage>): Generator<TextBlock> {
-  let block: { first: string; count: number; text: string } | undefined;
+export function* cutBlocks(
+  items: Iterable<CatalogPackage>,
+  render: RenderGroup = renderStanzas({}),
+): Generator<TextBlock> {
+  let block: { first: string; text: string } | undefined;
   for (const versions of groupByName(items)) {
     const name = versions[0]!.name;
     if (block && startsBlock(name)) {
       yield block;
       block = undefined;
     }
-    block ??= { first: name, count: 0, text: '' };
-    for (const item of versions.length === 1 ? versions : sortVersions(versions)) {
-      block.count += 1;
-      block.text += renderStanza(item);
-    }
+    block ??= { first: name, text: '' };
+    block.text += render(versions.length === 1 ? versions : sortVersions(versions)).join('');
   }
   if (block) yield block;
 }
@@ -107,12 +131,20 @@ export function generationId(seconds: number): string {
   return new Date(seconds * 1000).toISOString().replaceAll(/[-:]|\.\d+/g, '');
 }
 
-/** The Release file. `files` are listed by path. */
+/** Digests of Release and where an index has them, in the order in which Debian lists them. */
+const HASH_FIELDS = [
+  ['MD5Sum', 'md5'],
+  ['SHA256', 'sha256'],
+  ['SHA512', 'sha512'],
+] as const;
+
+/** The Release file. `files` are listed by path. `signers`: fingerprints of the keys that sign this one. */
 export function renderRelease(
   repository: RepositorySettings,
   suite: SuiteSettings,
   files: readonly IndexFile[],
   dates: ReleaseDates,
+  signers: readonly string[] = [],
 ): string {
   const fields: [string, string | undefined][] = [
     ['Origin', repository.origin],
@@ -124,14 +156,22 @@ export function renderRelease(
     ['Acquire-By-Hash', 'yes'],
     ['NotAutomatic', suite.notAutomatic ? 'yes' : undefined],
     ['ButAutomaticUpgrades', suite.butAutomaticUpgrades ? 'yes' : undefined],
+    ['Changelogs', repository.changelogs],
     ['Snapshots', repository.url === undefined ? undefined : `${repository.url}snapshots/@SNAPSHOTID@/`],
+    ['Signed-By', repository.signedBy && signers.length > 0 ? signers.join(',') : undefined],
     ['Architectures', suite.architectures.join(' ')],
     ['Components', suite.components.join(' ')],
     ['Description', repository.description],
   ];
   const lines = fields.flatMap(([name, value]) => (value === undefined ? [] : [`${name}: ${value}`]));
-  const width = Math.max(1, ...files.map((file) => String(file.size).length));
-  const listed = [...files].sort((a, b) => compareText(a.path, b.path));
-  lines.push('SHA256:', ...listed.map((file) => ` ${file.sha256} ${String(file.size).padStart(width)} ${file.path}`));
+  const listed = files.filter((file) => !file.unlisted).sort((a, b) => compareText(a.path, b.path));
+  const width = Math.max(1, ...listed.map((file) => String(file.size).length));
+  for (const [field, name] of HASH_FIELDS) {
+    if (name !== 'sha256' && !suite.hashes?.includes(field as never)) continue;
+    lines.push(
+      `${field}:`,
+      ...listed.map((file) => ` ${file[name] ?? ''} ${String(file.size).padStart(width)} ${file.path}`),
+    );
+  }
   return `${lines.join('\n')}\n`;
 }

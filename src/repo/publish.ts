@@ -13,19 +13,13 @@ import type { KeyInfo } from '../deb/openpgp.ts';
 import { formatSource } from '../deb/sources.ts';
 import { BlockCache } from './blocks.ts';
 import type { Generation } from './catalog.ts';
-import {
-  applyGeneration,
-  type PlannedSuite,
-  planDates,
-  planSuite,
-  recoverPublish,
-  type SignedRelease,
-} from './generation.ts';
+import { applyGeneration, type PlannedSuite, planDates, recoverPublish, type SignedRelease } from './generation.ts';
 import { findSuite, lockPublish, type RepoHandle } from './handle.ts';
 import { generationId, type ReleaseDates, renderRelease } from './indexes.ts';
 import { daysLeft, type PassphraseSource } from './keys.ts';
 import { checkUrl, type RepositorySettings, type SuiteSettings } from './settings.ts';
 import { openSigning, resolveKey, type Signing } from './signing.ts';
+import { planSuite } from './suite-indexes.ts';
 
 /** Dates may run ahead of the clock by this much when publishes follow each other faster than once a second; apt takes 10 s. */
 const MAX_AHEAD_SECONDS = 2;
@@ -79,7 +73,7 @@ export async function publishSuites(
   // before anything is written: a key that cannot sign changes nothing
   const signing = await openSigning(repo, signingKeys(settings), options.passphrase);
   warnOfExpiry(repo, signing.keys);
-  const plans = await planSuites(repo, suites, settings);
+  const plans = await planSuites(repo, suites, settings, signersOf(signing));
   const due = plans.filter(
     (plan) => options.force || isDue(plan, catalog.currentGeneration(plan.suite.name), context.now()),
   );
@@ -139,6 +133,16 @@ export function signingKeys(settings: RepositorySettings): string[] {
   return [...new Set([...settings.keys, ...(settings.rotation?.keys ?? [])])];
 }
 
+function signersOf(signing: Signing): string[] {
+  return signing.keys.map((key) => key.fingerprint);
+}
+
+/** Of the keys whose names tell it: what is known of them before anybody signs. */
+export function fingerprintsIn(settings: RepositorySettings): string[] {
+  const names = signingKeys(settings).map((name) => name.replace(/^gpg:/, ''));
+  return names.every((name) => /^[0-9A-F]{40}$/i.test(name)) ? names : [];
+}
+
 function warnOfExpiry(repo: RepoHandle, keys: readonly KeyInfo[]): void {
   for (const key of keys) {
     const days = daysLeft(key, repo.context.now());
@@ -172,9 +176,10 @@ export async function planSuites(
   repo: RepoHandle,
   suites: readonly SuiteSettings[],
   settings: RepositorySettings,
+  signers: readonly string[] = fingerprintsIn(settings),
 ): Promise<PlannedSuite[]> {
   using cache = await BlockCache.open(repo.layout.blocks);
-  const facts = { change: repo.catalog.latestChange(), keys: signingKeys(settings), repository: settings };
+  const facts = { change: repo.catalog.latestChange(), keys: signingKeys(settings), signers, repository: settings };
   const plans: PlannedSuite[] = [];
   for (const suite of suites) plans.push(await planSuite(repo.context, repo.layout, repo.catalog, cache, suite, facts));
   return plans;
@@ -199,7 +204,7 @@ async function writeAndSwitch(
 ): Promise<void> {
   const suites: { plan: PlannedSuite; signed: SignedRelease }[] = [];
   for (const plan of due) {
-    const release = renderRelease(settings, plan.suite, plan.files, dates);
+    const release = renderRelease(settings, plan.suite, plan.files, dates, signersOf(signing));
     suites.push({ plan, signed: await signing.sign(release) });
   }
   const others = otherGenerations(

@@ -8,7 +8,9 @@ import type { BinaryPackage } from '../deb/package.ts';
 import type { AddOptions, AddResult } from './add.ts';
 import { Catalog, type CountedChange, type Member, type TokenFacts, type TokenRole } from './catalog.ts';
 import type { CheckReport } from './check.ts';
+import type { CloneOptions, CloneResult } from './clone.ts';
 import type { Attachment } from './detached.ts';
+import type { ExportRequest, ExportResult } from './export-debs.ts';
 import type { Garbage } from './gc.ts';
 import { factsOfMember, findSuite, lockPublish, lockWrite, type PackageFacts, type RepoHandle } from './handle.ts';
 import {
@@ -25,6 +27,7 @@ import {
 import type { ImportRequest, ImportResult } from './import.ts';
 import { KeyStore, type PassphraseSource } from './keys.ts';
 import { layoutOf } from './layout.ts';
+import type { OverrideFile } from './overrides.ts';
 import type { TransferRequest, TransferResult, TransferVerb } from './promote.ts';
 import type { PublishedSuite, PublishOptions, SourcesOptions } from './publish.ts';
 import type { PackageFilter } from './query.ts';
@@ -150,6 +153,23 @@ export class Repo implements Disposable {
   }
 
   /**
+   * Says of packages of a suite what stands in place of their own fields, in place of what was said before; no files: nothing.
+   * @returns of how many packages @throws UserError `bad-override`
+   */
+  async saveOverrides(name: string, files: readonly OverrideFile[]): Promise<number> {
+    const { digestOverrides, parseOverrides } = await import('./overrides.ts');
+    const { catalog } = this.#handle;
+    const overrides = parseOverrides(files);
+    using _ = await lockPublish(this.#handle);
+    const suite = findSuite(this.#handle, name);
+    catalog.transaction(() => {
+      catalog.saveOverrides(suite.name, overrides);
+      catalog.saveSuite({ ...suite, overrides: digestOverrides(overrides) });
+    });
+    return overrides.size;
+  }
+
+  /**
    * Adds .deb and .udeb files, and those in folders. A file that cannot be taken is told in `refused` and, unless
    * `allOrNothing`, changes nothing for the others.
    */
@@ -192,6 +212,18 @@ export class Repo implements Disposable {
   async import(request: ImportRequest): Promise<ImportResult> {
     const { importPackages } = await import('./import.ts');
     return importPackages(this.#handle, request);
+  }
+
+  /** All of it once more, without private keys and tokens. */
+  async clone(to: string, options: CloneOptions = {}): Promise<CloneResult> {
+    const { cloneRepository } = await import('./clone.ts');
+    return cloneRepository(this.#handle, to, options);
+  }
+
+  /** Packages of a suite as files. */
+  async exportDebs(suite: string, folder: string, request: ExportRequest = {}): Promise<ExportResult> {
+    const { exportPackages } = await import('./export-debs.ts');
+    return exportPackages(this.#handle, suite, folder, request);
   }
 
   /** The same bytes in another suite; see promote.ts for what the verbs mean. */

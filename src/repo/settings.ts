@@ -7,7 +7,10 @@
 import { UserError } from '../core/errors.ts';
 import { isArch } from '../deb/arch.ts';
 
-export type IndexCompression = 'none' | 'gzip' | 'xz';
+export type IndexCompression = 'none' | 'gzip' | 'xz' | 'zstd';
+
+/** Digests that Release may list beside SHA256. */
+export type ExtraHash = 'MD5Sum' | 'SHA512';
 
 export interface RepositorySettings {
   readonly origin: string;
@@ -27,6 +30,10 @@ export interface RepositorySettings {
   readonly keepDays: number;
   /** ... and as long as they are among this many latest generations of their suite. */
   readonly keepGenerations: number;
+  /** Where apt finds changelogs: a URL with @CHANGEPATH@ in it, or 'no'. */
+  readonly changelogs?: string | undefined;
+  /** Say in Release by which keys later ones will be signed. */
+  readonly signedBy?: boolean | undefined;
 }
 
 export interface SuiteSettings {
@@ -41,16 +48,80 @@ export interface SuiteSettings {
   readonly butAutomaticUpgrades?: boolean | undefined;
   /** Publish Contents: which package has which file. */
   readonly contents?: boolean | undefined;
+  /** Long descriptions stand in Translation-en, and Packages has the first line and Description-md5. */
+  readonly translations?: boolean | undefined;
+  /** Forms of each index; default: DEFAULT_COMPRESSIONS. */
+  readonly compressions?: readonly IndexCompression[] | undefined;
+  /** Listed in Release beside SHA256. */
+  readonly hashes?: readonly ExtraHash[] | undefined;
+  /** How many patches (pdiffs) are kept of each index; 0 or undefined: none are made. */
+  readonly pdiffs?: number | undefined;
+  /** Digest of the overrides that the catalog holds for it; undefined: none. */
+  readonly overrides?: string | undefined;
 }
 
 export const DEFAULT_VALID_DAYS = 14;
 export const DEFAULT_KEEP_DAYS = 7;
 export const DEFAULT_KEEP_GENERATIONS = 5;
 
-/** Compressed forms of each index, in the order in which Release lists them. */
-export const INDEX_COMPRESSIONS: readonly IndexCompression[] = ['none', 'gzip', 'xz'];
+/** Forms of each index, unless the suite says otherwise. */
+const DEFAULT_COMPRESSIONS: readonly IndexCompression[] = ['none', 'gzip', 'xz'];
 
-export const INDEX_SUFFIX: Readonly<Record<IndexCompression, string>> = { none: '', gzip: '.gz', xz: '.xz' };
+export const INDEX_SUFFIX: Readonly<Record<IndexCompression, string>> = {
+  none: '',
+  gzip: '.gz',
+  xz: '.xz',
+  zstd: '.zst',
+};
+
+/** How users name the forms. */
+const COMPRESSION_NAMES: Readonly<Record<string, IndexCompression>> = {
+  plain: 'none',
+  none: 'none',
+  gz: 'gzip',
+  gzip: 'gzip',
+  xz: 'xz',
+  zst: 'zstd',
+  zstd: 'zstd',
+};
+
+const HASH_NAMES: Readonly<Record<string, ExtraHash>> = { md5: 'MD5Sum', md5sum: 'MD5Sum', sha512: 'SHA512' };
+
+const MAX_PDIFFS = 200;
+
+/** The forms of each index in the folder of a suite. */
+export function compressionsOf(suite: SuiteSettings): readonly IndexCompression[] {
+  return suite.compressions ?? DEFAULT_COMPRESSIONS;
+}
+
+/** `plain,gz,xz,zst`. @throws UserError for another word */
+export function parseCompressions(words: readonly string[]): IndexCompression[] {
+  return lookUp(words, COMPRESSION_NAMES, 'form of an index', 'plain, gz, xz, zst');
+}
+
+/** `md5,sha512`; SHA256 is always listed. @throws UserError for another word */
+export function parseHashes(words: readonly string[]): ExtraHash[] {
+  return lookUp(
+    words.filter((word) => !['sha256', 'none'].includes(word.toLowerCase())),
+    HASH_NAMES,
+    'digest that Release may list',
+    'md5, sha512 (sha256 is always listed)',
+  );
+}
+
+function lookUp<T extends string>(
+  words: readonly string[],
+  known: Readonly<Record<string, T>>,
+  what: string,
+  hint: string,
+): T[] {
+  const found = words.map((word) => {
+    const value = Object.hasOwn(known, word.toLowerCase()) ? known[word.toLowerCase()] : undefined;
+    if (value === undefined) throw new UserError('bad-value', `'${word}' is no ${what}`, { hint });
+    return value;
+  });
+  return Object.values(known).filter((value, at, all) => found.includes(value) && all.indexOf(value) === at);
+}
 
 /** A word that is safe as a folder below dists/ and pool/ and in a blank-separated list of Release. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9+._-]*$/;
@@ -89,7 +160,18 @@ export function checkSuite(settings: SuiteSettings): SuiteSettings {
       hint: "name at least one beside 'all': --arch amd64 (packages for all are listed under each)",
     });
   }
+  checkIndexes(settings);
   return { ...settings, components: [...new Set(settings.components)], architectures };
+}
+
+function checkIndexes(settings: SuiteSettings): void {
+  const { pdiffs = 0 } = settings;
+  if (compressionsOf(settings).length === 0) {
+    throw new UserError('bad-value', 'indexes need at least one form', { hint: 'plain, gz, xz, zst' });
+  }
+  if (!Number.isInteger(pdiffs) || pdiffs < 0 || pdiffs > MAX_PDIFFS) {
+    throw new UserError('bad-value', `'${pdiffs}' is no number of patches`, { hint: `0 (none) to ${MAX_PDIFFS}` });
+  }
 }
 
 /** @throws UserError when one of the values cannot stand in a Release file */
@@ -97,6 +179,7 @@ export function checkRepository(settings: RepositorySettings): RepositorySetting
   checkLine('the origin', settings.origin);
   checkLine('the label', settings.label);
   if (settings.description !== undefined) checkLine('the description', settings.description);
+  if (settings.changelogs !== undefined) checkChangelogs(settings.changelogs);
   for (const [what, days] of [
     ['valid for', settings.validDays],
     ['keep', settings.keepDays],
@@ -109,6 +192,14 @@ export function checkRepository(settings: RepositorySettings): RepositorySetting
     }
   }
   return { ...settings, ...(settings.url === undefined ? {} : { url: checkUrl(settings.url) }) };
+}
+
+/** apt-get changelog puts section/source_version in place of @CHANGEPATH@. */
+function checkChangelogs(value: string): void {
+  if (value === 'no' || (/^https?:\/\/[^\s]+$/.test(value) && value.includes('@CHANGEPATH@'))) return;
+  throw new UserError('bad-url', `'${value}' does not say where changelogs are`, {
+    hint: "a URL with @CHANGEPATH@ in it, for example https://apt.example.org/changelogs/@CHANGEPATH@, or 'no'",
+  });
 }
 
 /** The address of a repository, with a slash at its end. @throws UserError for anything apt could not use */
