@@ -1,6 +1,7 @@
 /** `buildkit pkg`: building packages, and looking into any. */
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import { UsageError } from '../core/errors.ts';
 import { printable } from '../core/log.ts';
 import { type DebFile, extractDeb, listDeb, readDeb } from '../deb/archive.ts';
 import { getField } from '../deb/control.ts';
@@ -27,17 +28,33 @@ interface BuildOptions {
   readonly mirror?: string;
   readonly proxy?: string;
   readonly repo?: string;
+  readonly isolation?: BuildRequest['isolation'];
+  readonly network?: boolean;
+  readonly timeLimit?: string;
   readonly dryRun?: boolean;
 }
 
 export function addPkgCommands(program: Command, cli: Cli): void {
   const pkg = program.command('pkg').description('build .deb files of a package and of everything it needs');
   withPlanOptions(pkg.command('build'))
-    .description('build folders, wheels or requirements, and everything they need')
+    .description('build folders, Debian sources, wheels or requirements, and everything they need')
     .option('--out <dir>', 'folder for the .deb files; default: pkg.out in buildkit.yaml')
     .option('--maintainer <name-and-mail>', '"Name <mail>" in the packages')
     .addOption(new Option('--compression <kind>', 'of the members').choices(['xz', 'zstd', 'gzip', 'none']))
+    .addOption(
+      new Option('--isolation <where>', 'build sources in a clone of the build root, or on this machine').choices([
+        'auto',
+        'root',
+        'host',
+      ]),
+    )
+    .option('--network', 'builds in a root may reach the network; default: pkg.network in buildkit.yaml')
+    .option('--time-limit <minutes>', 'end the build of a source after this time')
     .option('--dry-run', 'show what would be built')
+    .option('--explain', 'say why each package was built anew, or not')
+    .option('--sbom', 'write a bill of materials beside each package (SPDX 2.3, JSON)')
+    .option('--export-debian <dir>', 'write source trees that dpkg-buildpackage turns into the same packages')
+    .option('--rpm', 'make .rpm files of them, too, by alien')
     .action(
       cli.action(async (cx, inputs: string[], options: BuildOptions) => {
         await using proxy = await proxyFor(cx, options);
@@ -195,8 +212,16 @@ async function buildRequest(
       options.repo === undefined ? undefined : await publishedIn(cx, options.repo, options.suite ?? config.suite),
     refresh: options.refresh,
     proxy: proxy?.url,
+    isolation: options.isolation ?? pkg.isolation,
+    network: options.network ?? pkg.network,
+    timeLimitMs: options.timeLimit === undefined ? undefined : minutes(options.timeLimit),
     policy: { ...pkg, deps: options.deps ?? pkg.deps, mirror: options.mirror ?? pkg.mirror },
   };
+}
+
+function minutes(text: string): number {
+  if (/^\d+(\.\d+)?$/.test(text) && Number(text) > 0) return Number(text) * 60_000;
+  throw new UsageError(`'${text}' is no number of minutes`);
 }
 
 async function publishedIn(cx: CommandContext, repo: string, suite: string): Promise<PackageFacts[]> {

@@ -1,5 +1,5 @@
 /**
- * What the user asked for: folders of every kind, wheel files, requirements of the Python Package Index and files of them.
+ * What the user asked for: folders of every kind, Debian source packages, wheel files, requirements of the Python Package Index and files of them.
  *
  * Secret: how one word is told from the other.
  */
@@ -16,11 +16,15 @@ import { isLockName, lockedRequirements, projectConstraints } from './python/loc
 import { isPythonProject, readProject } from './python/project.ts';
 import { normaliseName, parseRequirement, RequirementError } from './python/requirement.ts';
 import { parseWheelName } from './python/wheel.ts';
+import type { SourceInput } from './source-package/prepare.ts';
+import { isDebianSource } from './source-package/read.ts';
 import { isTree } from './tree/builder.ts';
 
 export interface Inputs {
   /** Folders with DEBIAN/. */
   readonly trees: readonly string[];
+  /** Debian source packages. */
+  readonly sources: readonly SourceInput[];
   /** Folders whose buildkit.yaml has a package section. */
   readonly manifests: readonly { readonly folder: string; readonly manifest: Manifest }[];
   /** undefined: nothing of it was asked for. */
@@ -42,6 +46,7 @@ export async function readInputs(words: readonly string[], cwd: string): Promise
     constraints: [],
   };
   const trees: string[] = [];
+  const sources: SourceInput[] = [];
   const node: NodeInput[] = [];
   const manifests: { folder: string; manifest: Manifest }[] = [];
   for (const word of words) {
@@ -49,10 +54,12 @@ export async function readInputs(words: readonly string[], cwd: string): Promise
     const path = resolve(cwd, pathWord);
     const extras = extraWords === undefined ? [] : extraWords.split(',').map((one) => normaliseName(one.trim()));
     const kind = await stat(path).catch(() => undefined);
-    const wantsPath = /^\.{0,2}\/|^\.{1,2}$|\/$|\.(whl|txt|lock|toml|tgz)$/.test(pathWord);
+    const wantsPath = /^\.{0,2}\/|^\.{1,2}$|\/$|\.(whl|txt|lock|toml|tgz|dsc)$/.test(pathWord);
     const manifest = kind?.isDirectory() ? await readManifest(path) : undefined;
     if (manifest) manifests.push({ folder: path, manifest });
     else if (kind?.isDirectory() && (await isTree(path))) trees.push(path);
+    else if (kind?.isDirectory() && (await isDebianSource(path))) sources.push({ path, kind: 'folder' });
+    else if (kind?.isFile() && path.endsWith('.dsc')) sources.push({ path, kind: 'list' });
     else if (kind?.isDirectory() && (await isPythonProject(path))) {
       python.projects.push({ project: await readProject(path), extras });
       python.constraints.push(...(await projectConstraints(path)));
@@ -78,12 +85,12 @@ export async function readInputs(words: readonly string[], cwd: string): Promise
     }
   }
   const isEmpty = Object.values(python).every((list) => list.length === 0);
-  return { trees, manifests, node, python: isEmpty ? undefined : python };
+  return { trees, sources, manifests, node, python: isEmpty ? undefined : python };
 }
 
 function unknownFolder(word: string): UserError {
   return new UserError('input-unknown', `'${word}' holds no project that buildkit can build`, {
-    hint: 'it needs a pyproject.toml, a setup.py, a package.json, a DEBIAN/control, or a package section in its buildkit.yaml',
+    hint: 'it needs a pyproject.toml, a setup.py, a package.json, a debian/ or DEBIAN/ with its control, or a package section in its buildkit.yaml',
   });
 }
 

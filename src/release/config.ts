@@ -54,6 +54,11 @@ const pkg = z.strictObject({
     .array(z.string())
     .default([])
     .describe('npm packages, NAME or NAME@VERSION, whose install scripts may run'),
+  isolation: z
+    .enum(['auto', 'root', 'host'])
+    .default('auto')
+    .describe('where sources are built: in a clone of a build root, or on this machine'),
+  network: z.boolean().default(false).describe('builds in a root may reach the network'),
   mirror: z.url().optional().describe('where to read what the suite has, if this machine does not follow it'),
 });
 

@@ -100,6 +100,8 @@ function buildRequest({ config, workspaceDir }: ReleaseRequest): BuildRequest {
     packagingVersion: config.pkg['packaging-version'],
     maintainer: config.pkg.maintainer,
     compression: config.pkg.compression,
+    isolation: config.pkg.isolation,
+    network: config.pkg.network,
     policy: config.pkg,
   };
 }
