@@ -25,6 +25,11 @@ export interface AnswerHead {
   readonly immutable: boolean;
 }
 
+/** Of a body under way: what is said of it depends on what is known when its first byte goes out. */
+export type TransferHead = Omit<AnswerHead, 'why' | 'lastModified' | 'age'> & {
+  readonly why: (transfer: Transfer) => string;
+};
+
 export interface Sending {
   /** Called once when nothing more will be sent. */
   onEnd?: ((bytes: number, aborted: boolean) => void) | undefined;
@@ -37,7 +42,7 @@ export interface Answerer {
     request: IncomingMessage,
     response: ServerResponse,
     transfer: Transfer,
-    head: AnswerHead,
+    head: TransferHead,
     sending: Sending,
   ): Promise<boolean>;
   text(response: ServerResponse, status: number, text: string, headers?: Readonly<Record<string, string>>): void;
@@ -172,7 +177,6 @@ export function createAnswerer(files: Files, via: string): Answerer {
 
     transfer(request, response, transfer, head, sending) {
       return new Promise((resolve) => {
-        const etag = transfer.expectedSha256 === undefined ? undefined : `"${transfer.expectedSha256}"`;
         let pump: Pump | undefined;
         const finish = (sent: boolean) => {
           transfer.detach(reader);
@@ -184,6 +188,9 @@ export function createAnswerer(files: Files, via: string): Answerer {
           },
           get committed() {
             return pump !== undefined;
+          },
+          get begun() {
+            return pump !== undefined && pump.sent > 0;
           },
           cut() {
             if (pump) pump.abort();
@@ -203,7 +210,11 @@ export function createAnswerer(files: Files, via: string): Answerer {
         };
         const start = () => {
           if (response.destroyed) return finish(true);
-          const spans = begin(request, response, transfer.size, etag, { ...head, lastModified: transfer.lastModified });
+          // what it must be may have become known since
+          const { expectedSha256: sha256, lastModified } = transfer;
+          const etag = sha256 === undefined ? undefined : `"${sha256}"`;
+          const why = head.why(transfer);
+          const spans = begin(request, response, transfer.size, etag, { ...head, why, lastModified, age: 0 });
           if (!spans) {
             sending.onEnd?.(0, false);
             return finish(true);
@@ -266,6 +277,8 @@ interface Span {
 /** Feeds one response; `go` whenever there may be more to send. */
 class Pump {
   position: number;
+  /** Bytes that went out. */
+  sent = 0;
   /** For bodies of unknown length: true when no more will come. */
   ended: () => boolean = () => true;
   readonly #response: ServerResponse;
@@ -277,7 +290,6 @@ class Pump {
   #span = 0;
   #begun = false;
   #inFlight = 0;
-  #sent = 0;
   #over = false;
 
   constructor(
@@ -337,7 +349,7 @@ class Pump {
       return false;
     }
     this.position += got;
-    this.#sent += got;
+    this.sent += got;
     this.#inFlight += 1;
     this.#response.write(buffer.subarray(0, got), (error) => {
       this.#inFlight -= 1;
@@ -363,7 +375,7 @@ class Pump {
   #close(aborted: boolean): void {
     if (this.#over) return;
     this.#over = true;
-    this.#onEnd(this.#sent, aborted);
+    this.#onEnd(this.sent, aborted);
   }
 }
 

@@ -20,8 +20,15 @@ export interface FlightPlan {
   readonly headers?: Readonly<Record<string, string>> | undefined;
   readonly maxBytes?: number | undefined;
   readonly contentType?: string | undefined;
+  /** What it must be after all, asked when a body of unknown digest begins to come. */
+  readonly confirm?: (() => Promise<Confirmed | undefined>) | undefined;
   /** Told apart from other flights by this instead of key or digest. */
   readonly flightKey?: string | undefined;
+}
+
+export interface Confirmed {
+  readonly expected: Expected;
+  readonly verified: Verified;
 }
 
 export interface FlightReport {
@@ -37,6 +44,11 @@ export interface Flights {
   current(): readonly Transfer[];
   /** Waits until no fetch is under way. */
   settled(): Promise<void>;
+}
+
+interface Flight {
+  readonly transfer: Transfer;
+  verified: Verified;
 }
 
 const LARGEST = 32 * 1024 * 1024 * 1024;
@@ -55,7 +67,7 @@ export function createFlights(parts: {
   readonly report: FlightReport;
 }): Flights {
   const { store, blobs, upstream, report } = parts;
-  const active = new Map<string, Transfer>();
+  const active = new Map<string, Flight>();
   const distrusted = new Map<string, number>();
 
   function rank(sources: readonly Source[]): Source[] {
@@ -64,15 +76,35 @@ export function createFlights(parts: {
     return [...sources].sort((a, b) => weight(a) - weight(b));
   }
 
+  /** A fetch of this address that began before its digest was known: held to it from now on, where that is possible. */
+  function tightened(plan: FlightPlan, flight: string): Flight | undefined {
+    if (plan.key === undefined || plan.flightKey !== undefined || plan.expected.digests.length === 0) return undefined;
+    const loose = active.get(flightKeyOf(plan.key, []));
+    if (!loose?.transfer.expect(plan.expected)) return undefined;
+    loose.verified = plan.verified;
+    active.set(flight, loose);
+    return loose;
+  }
+
+  async function confirm(ask: NonNullable<FlightPlan['confirm']>, flight: string): Promise<Expected | undefined> {
+    const confirmed = await ask();
+    const own = active.get(flight);
+    if (!confirmed || !own) return undefined;
+    own.verified = confirmed.verified;
+    const byDigest = flightKeyOf(undefined, confirmed.expected.digests);
+    if (!active.has(byDigest)) active.set(byDigest, own);
+    return confirmed.expected;
+  }
+
   return {
-    current: () => [...active.values()],
+    current: () => [...new Set([...active.values()].map(({ transfer }) => transfer))],
     async settled() {
-      while (active.size > 0) await Promise.allSettled([...active.values()].map((transfer) => transfer.done));
+      while (active.size > 0) await Promise.allSettled([...active.values()].map(({ transfer }) => transfer.done));
     },
     fetch(plan) {
       const flight = plan.flightKey ?? flightKeyOf(plan.key, plan.expected.digests);
-      const under = active.get(flight);
-      if (under) return { transfer: under, joined: true };
+      const under = active.get(flight) ?? tightened(plan, flight);
+      if (under) return { transfer: under.transfer, joined: true };
       const partial = plan.validators ? undefined : safely(() => store.partial(flight), undefined);
       const transfer = new Transfer(
         {
@@ -82,6 +114,7 @@ export function createFlights(parts: {
           validators: plan.validators,
           headers: plan.headers,
           maxBytes: plan.maxBytes ?? LARGEST,
+          confirm: plan.confirm && (() => confirm(plan.confirm!, flight)),
           partial: usable(partial, plan.expected) ? partial : undefined,
         },
         {
@@ -105,7 +138,8 @@ export function createFlights(parts: {
               try {
                 store.transaction(() => {
                   store.putObject(outcome.sha256, outcome.size, outcome.mtimeMs ?? 0, now);
-                  if (plan.key !== undefined) store.putUrl(urlRow(plan, plan.key, outcome, now));
+                  if (plan.key !== undefined)
+                    store.putUrl(urlRow(plan, plan.key, active.get(flight)?.verified ?? plan.verified, outcome, now));
                   store.dropPartial(flight);
                 });
               } catch (error) {
@@ -116,8 +150,11 @@ export function createFlights(parts: {
           },
         },
       );
-      active.set(flight, transfer);
-      void transfer.done.finally(() => active.delete(flight)).catch(() => {});
+      active.set(flight, { transfer, verified: plan.verified });
+      const forget = () => {
+        for (const [key, one] of active) if (one.transfer === transfer) active.delete(key);
+      };
+      void transfer.done.finally(forget).catch(() => {});
       return { transfer, joined: false };
     },
   };
@@ -135,6 +172,7 @@ export function createFlights(parts: {
 function urlRow(
   plan: FlightPlan,
   key: string,
+  verified: Verified,
   outcome: {
     readonly sha256: string;
     readonly etag: string | undefined;
@@ -152,7 +190,7 @@ function urlRow(
     source: outcome.source,
     fetchedAt: now,
     checkedAt: now,
-    verified: plan.verified,
+    verified,
   };
 }
 

@@ -10,18 +10,21 @@ import { join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { type Lock, lock } from '../core/db.ts';
 import { errnoOf, UserError } from '../core/errors.ts';
-import { type Answerer, type AnswerHead, createAnswerer } from './answer.ts';
+import { type Answerer, createAnswerer, type TransferHead } from './answer.ts';
 import { addressAt, type Backends, createBackends, type Location } from './backends.ts';
 import { type Blobs, openBlobs } from './blobs.ts';
 import { type Facts, openFacts } from './facts.ts';
 import { createFiles, type Files, type OpenFile } from './files.ts';
-import { createFlights, type Flights } from './flights.ts';
+import { type Confirmed, createFlights, type Flights } from './flights.ts';
 import { type Counter, createMetrics, type Metrics } from './metrics.ts';
+import type { NamedBy } from './named.ts';
+import type { Client } from './pins.ts';
 import { classify, contentType, type Digest, guessSuiteRoot } from './policy.ts';
 import type { NamedFile } from './release.ts';
 import type { ProxySettings } from './settings.ts';
+import type { Snapshot } from './snapshots.ts';
 import { openStore, type Store, type StoredUrl, type Verified } from './store.ts';
-import { type Client, type Snapshot, Suites } from './suites.ts';
+import { Suites } from './suites.ts';
 import { npmSpelling, parseTarget } from './target.ts';
 import type { Expected, Outcome, Source, Transfer } from './transfer.ts';
 import { createUpstream, type Upstream } from './upstream.ts';
@@ -32,17 +35,19 @@ export type Route =
   | { readonly kind: 'local'; readonly path: string; readonly query: string }
   | { readonly kind: 'refused'; readonly status: number; readonly reason: string };
 
+interface FoundFile {
+  readonly kind: 'file';
+  readonly file: OpenFile;
+  readonly cache: string;
+  readonly why: string;
+  readonly fetchedAt: number;
+  readonly lastModified: number | undefined;
+  readonly immutable: boolean;
+}
+
 /** A file that is about to be sent: here, or on its way. */
 export type Found =
-  | {
-      readonly kind: 'file';
-      readonly file: OpenFile;
-      readonly cache: string;
-      readonly why: string;
-      readonly fetchedAt: number;
-      readonly lastModified: number | undefined;
-      readonly immutable: boolean;
-    }
+  | FoundFile
   | {
       readonly kind: 'transfer';
       readonly transfer: Transfer;
@@ -50,6 +55,8 @@ export type Found =
       readonly why: string;
       readonly immutable: boolean;
       readonly before: StoredUrl | undefined;
+      /** It is an index by path of this snapshot: upstream may be about to have it. */
+      readonly index?: { readonly snapshot: Snapshot; readonly named: NamedFile };
     }
   | { readonly kind: 'none'; readonly status: number; readonly reason: string };
 
@@ -69,8 +76,12 @@ interface Ask {
   readonly headers?: Readonly<Record<string, string>> | undefined;
 }
 
+const UNVERIFIED = 'unverified: no signed index here names it';
+const CHECKED = 'checked against a signed index';
 const HOT_ROUTES = 20_000;
 const ABSENT_MS = 10_000;
+const PUBLISH_WAIT_MS = 10_000;
+const PUBLISH_POLL_MS = 500;
 const HOUSEKEEPING_MS = 1000;
 const FLUSH_EVERY = 5;
 /** Objects stored this long before an unclean end are read again before they are served, in seconds. */
@@ -79,6 +90,8 @@ const DOUBTFUL_SECONDS = 600;
 export interface ProxyParts {
   /** For tests: how names become addresses. */
   readonly lookup?: Parameters<typeof createUpstream>[0]['lookup'];
+  /** For tests: how long a client waits for upstream to finish publishing. */
+  readonly publishWaitMs?: number;
   /** False: for looking and housekeeping beside a running server. */
   readonly serving?: boolean;
 }
@@ -102,6 +115,9 @@ export class ProxyCache implements AsyncDisposable {
   readonly #stop = new AbortController();
   readonly #hot = new Map<string, HotRoute>();
   readonly #absent = new Map<string, number>();
+  /** Indexes that are waited for, and how long (monotonic). */
+  readonly #publishing = new Map<string, number>();
+  readonly #publishWaitMs: number;
   readonly #timer: NodeJS.Timeout | undefined;
   #dataVersion: number;
   #ticks = 0;
@@ -115,6 +131,7 @@ export class ProxyCache implements AsyncDisposable {
     this.settings = settings;
     this.offline = settings.offline;
     this.#lock = held;
+    this.#publishWaitMs = parts.publishWaitMs ?? PUBLISH_WAIT_MS;
     this.#now = Math.floor(context.now().getTime() / 1000);
     const now = () => Math.floor(context.now().getTime() / 1000);
     this.backends = createBackends({ own: settings.backends, hosts: settings.hosts, maxAge: settings.maxAge });
@@ -157,6 +174,7 @@ export class ProxyCache implements AsyncDisposable {
       now,
       clock,
       offline: () => this.offline,
+      publishWaitMs: this.#publishWaitMs,
       backendOf: (name) => this.backends.byKey(`${name}/`)?.backend,
       report: {
         badSignature: (url, reason) => this.#trouble('bad_signatures', `${url}: ${reason}`),
@@ -322,10 +340,11 @@ export class ProxyCache implements AsyncDisposable {
     const client: Client = { socket: request.socket, address: request.socket.remoteAddress ?? '' };
     try {
       // a body may come to nothing, or be there at last, while a client waits: it is looked up again, a few times
-      for (let round = 0; round < 4; round += 1) {
+      for (let round = 0; round < 4; ) {
         const found = await this.find(location, client, view);
         if (response.destroyed) return;
         if (await this.send(request, response, found, contentType(location.path), location.key)) return;
+        if (found.kind !== 'transfer' || !found.index) round += 1;
       }
       this.unavailable(response, location.key, 'the file changes upstream while it is fetched: try again');
     } catch (error) {
@@ -371,12 +390,10 @@ export class ProxyCache implements AsyncDisposable {
     }
     const { transfer, joined } = found;
     const { metrics } = this;
-    const head: AnswerHead = {
+    const head: TransferHead = {
       contentType: type,
-      lastModified: transfer.lastModified,
       cache: joined ? 'JOIN' : 'MISS',
-      why: found.why,
-      age: 0,
+      why: (now) => headerText(whyOf(found, now)),
       immutable: found.immutable,
     };
     const sent = await this.answerer.transfer(request, response, transfer, head, {
@@ -440,7 +457,10 @@ export class ProxyCache implements AsyncDisposable {
     type: string,
     key: string,
   ): Promise<boolean> {
-    const { before, joined, why, immutable } = found;
+    const { before, joined, immutable } = found;
+    const why = whyOf(found, found.transfer);
+    const wrong = outcome.kind === 'absent' || (outcome.kind === 'failed' && outcome.code === 'body-bad');
+    if (wrong && found.index && (await this.#waitForPublisher(found.index, key))) return false;
     switch (outcome.kind) {
       case 'stored': {
         const { bytes, mtimeMs, sha256 } = outcome;
@@ -479,7 +499,8 @@ export class ProxyCache implements AsyncDisposable {
         return true;
       }
       case 'absent':
-        if (this.#absent.size < 10_000) this.#absent.set(key, performance.now() + ABSENT_MS);
+        if (this.#absent.size < 10_000)
+          this.#absent.set(found.index ? indexKey(key, found.index.named) : key, performance.now() + ABSENT_MS);
         this.#sayNone(response, { status: 404, reason: 'upstream has no such file' }, key);
         return true;
       case 'failed': {
@@ -513,6 +534,28 @@ export class ProxyCache implements AsyncDisposable {
         return true;
       }
     }
+  }
+
+  /**
+   * An index that upstream does not have as its own Release names it: upstream is publishing. Waits a moment; false when there was
+   * waiting enough, or when upstream has another Release by now.
+   */
+  async #waitForPublisher(
+    index: { readonly snapshot: Snapshot; readonly named: NamedFile },
+    key: string,
+  ): Promise<boolean> {
+    const name = indexKey(key, index.named);
+    const now = performance.now();
+    let until = this.#publishing.get(name);
+    if (until === undefined || until + ABSENT_MS < now) {
+      if (this.#publishing.size > 1000) this.#publishing.clear();
+      until = now + this.#publishWaitMs;
+      this.#publishing.set(name, until);
+    }
+    if (now > until || this.offline || this.#closed) return false;
+    if (!(await this.suites.isStillUpstream(index.snapshot))) return false;
+    await new Promise((resolve) => setTimeout(resolve, PUBLISH_POLL_MS));
+    return true;
   }
 
   #sayNone(response: ServerResponse, { status, reason }: { status: number; reason: string }, key: string): void {
@@ -666,20 +709,13 @@ export class ProxyCache implements AsyncDisposable {
       };
     }
     if (this.offline) return this.#offlineNone();
-    const absentKey = `${location.key}\n${named.sha256}`;
-    if (this.#isAbsent(absentKey)) return absentAgain();
+    if (this.#isAbsent(indexKey(location.key, named))) return absentAgain();
     const { transfer, joined } = this.suites.fetchIndex(snapshot, path, named);
     this.#usedWhenStored(transfer, { snapshot, path, named });
-    void transfer.done.then((outcome) => {
-      if (outcome.kind === 'absent') this.#absent.set(absentKey, performance.now() + ABSENT_MS);
-    });
-    return { kind: 'transfer', transfer, joined, why, immutable: false, before: undefined };
+    return { kind: 'transfer', transfer, joined, why, immutable: false, before: undefined, index: { snapshot, named } };
   }
 
-  async #findNamed(
-    location: Location,
-    expected: readonly { readonly named: NamedFile; readonly signed: boolean }[],
-  ): Promise<Found> {
+  async #findNamed(location: Location, expected: readonly NamedBy[]): Promise<Found> {
     for (const { named, signed } of expected) {
       const file = await this.files.open(named.sha256);
       if (file)
@@ -687,14 +723,16 @@ export class ProxyCache implements AsyncDisposable {
     }
     if (this.offline) return this.#offlineNone();
     if (this.#isAbsent(location.key)) return absentAgain();
-    const { named, signed } = expected[0]!;
-    const digests = [{ algorithm: 'sha256' as const, hex: named.sha256 }];
-    const why = signed ? 'checked against a signed index' : 'checked against an index without a known signer';
-    return this.#fetch(this.#ask(location), { size: named.size, digests }, signed ? 2 : 1, why);
+    const [{ signed }] = expected as [NamedBy];
+    const { expected: first, verified } = expectationOf(expected)!;
+    const why = signed ? CHECKED : 'checked against an index without a known signer';
+    return this.#fetch(this.#ask(location), first, verified, why);
   }
 
-  /** A package file that no index here names: served, but marked; its name says that it does not change. */
+  /** A package file that no index here names, nor one that upstream has now: served, but marked as such. */
   async #findUnnamed(location: Location): Promise<Found> {
+    const named = await this.suites.seekNamed(location);
+    if (named.length > 0) return this.#findNamed(location, named);
     const row = this.store.url(location.key);
     const file = row && (await this.files.open(row.sha256));
     if (this.settings.onlyVerified && row?.verified !== 2) {
@@ -704,15 +742,20 @@ export class ProxyCache implements AsyncDisposable {
         reason: 'no signed index here names it (run apt-get update through the proxy first)',
       };
     }
-    if (file)
-      return this.#hit(
-        file,
-        row.verified > 0 ? 'it was checked when it was fetched' : 'unverified: no signed index here names it',
-        row.lastModified,
-      );
+    if (file) {
+      const why = row.verified > 0 ? 'it was checked when it was fetched' : UNVERIFIED;
+      // an index may name it yet: such an answer is never given without looking again
+      return { ...this.#hit(file, why, row.lastModified), immutable: row.verified > 0 };
+    }
     if (this.offline) return this.#offlineNone();
     if (this.#isAbsent(location.key)) return absentAgain();
-    return this.#fetch(this.#ask(location), { digests: [] }, 0, 'unverified: no signed index here names it');
+    const { transfer, joined } = this.flights.fetch({
+      ...this.#ask(location),
+      expected: { digests: [] },
+      verified: 0,
+      confirm: async () => expectationOf(await this.suites.seekNamed(location)),
+    });
+    return { kind: 'transfer', transfer, joined, why: UNVERIFIED, immutable: false, before: undefined };
   }
 
   /** Something that may change and that no Release names: asked for again when it is older than `maxAge`. */
@@ -771,7 +814,7 @@ export class ProxyCache implements AsyncDisposable {
     return { kind: 'transfer', transfer, joined, why, immutable: true, before: undefined };
   }
 
-  #hit(file: OpenFile, why: string, lastModified?: number): Found {
+  #hit(file: OpenFile, why: string, lastModified?: number): FoundFile {
     const fetchedAt = this.store.object(file.sha256)?.storedAt ?? this.#now;
     return { kind: 'file', file, cache: 'HIT', why, fetchedAt, lastModified, immutable: true };
   }
@@ -800,7 +843,7 @@ export class ProxyCache implements AsyncDisposable {
     clearInterval(this.#timer);
     this.#stop.abort(new Error('the proxy is stopping'));
     await this.flights.settled();
-    await this.suites.settled();
+    await this.suites.stop();
     await this.upstream.close();
     this.#quietly(() => this.flush());
     if (this.#timer !== undefined) this.#quietly(() => this.store.setState('clean', 'yes'));
@@ -813,6 +856,23 @@ export class ProxyCache implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+function indexKey(key: string, { sha256 }: NamedFile): string {
+  return `${key}\n${sha256}`;
+}
+
+/** What a file must be, when indexes name it: by the newest of them. */
+function expectationOf(named: readonly NamedBy[]): Confirmed | undefined {
+  const [first] = named;
+  if (!first) return undefined;
+  const { size, sha256 } = first.named;
+  return { expected: { size, digests: [{ algorithm: 'sha256', hex: sha256 }] }, verified: first.signed ? 2 : 1 };
+}
+
+/** A fetch that began without a digest may have been given one since. */
+function whyOf(found: Extract<Found, { kind: 'transfer' }>, transfer: Transfer): string {
+  return found.why === UNVERIFIED && transfer.expectedSha256 !== undefined ? CHECKED : found.why;
 }
 
 function absentAgain(): Found {

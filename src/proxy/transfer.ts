@@ -73,6 +73,10 @@ export interface TransferPlan {
   readonly partial?: StoredPartial | undefined;
   /** Larger bodies are refused. */
   readonly maxBytes: number;
+  /**
+   * Asked when a body of unknown digest begins to come: what it must be after all. Until this settles nothing of it is released.
+   */
+  readonly confirm?: (() => Promise<Expected | undefined>) | undefined;
   readonly headers?: Readonly<Record<string, string>> | undefined;
 }
 
@@ -96,6 +100,8 @@ export interface Reader {
   readonly position: number;
   /** A head with a length went out. */
   readonly committed: boolean;
+  /** Bytes of the body went out. */
+  readonly begun: boolean;
 }
 
 class Restart extends Error {}
@@ -114,6 +120,12 @@ export class Transfer {
   /** The address that is asked now. */
   source = '';
   readonly #plan: TransferPlan;
+  #expected: Expected;
+  /** Under way: whether a digest is known is being found out. */
+  #confirming: Promise<void> | undefined;
+  #unconfirmed = false;
+  /** What comes is known to be wrong. */
+  #condemned = false;
   readonly #upstream: Upstream;
   readonly #blobs: Blobs;
   readonly #events: TransferEvents;
@@ -137,6 +149,7 @@ export class Transfer {
     parts: { upstream: Upstream; blobs: Blobs; events: TransferEvents; signal: AbortSignal },
   ) {
     this.#plan = plan;
+    this.#expected = plan.expected;
     this.key = plan.key;
     this.size = plan.expected.size;
     this.#upstream = parts.upstream;
@@ -152,7 +165,23 @@ export class Transfer {
 
   /** The sha256 that the body must have, when it is known beforehand. */
   get expectedSha256(): string | undefined {
-    return this.#plan.expected.digests.find((digest) => digest.algorithm === 'sha256')?.hex;
+    return this.#expected.digests.find((digest) => digest.algorithm === 'sha256')?.hex;
+  }
+
+  /**
+   * From now on the body must be `expected`, although it began without: its end stays back until it fits.
+   * False when it is too late for that, or when this body is of another length: then it needs a fetch of its own.
+   */
+  expect(expected: Expected): boolean {
+    if (this.outcome !== undefined || this.#expected.digests.length > 0) return false;
+    if (expected.digests.some(({ algorithm }) => !this.#hashes.has(algorithm))) return false;
+    if (this.received > 0 && this.size !== undefined) {
+      if (expected.size !== undefined && expected.size !== this.size) return false;
+      if (this.released >= this.size) return false;
+    }
+    this.#expected = expected;
+    if (this.received === 0) this.size = expected.size ?? this.size;
+    return true;
   }
 
   get readers(): number {
@@ -293,6 +322,7 @@ export class Transfer {
             }
             this.#flow = flow;
             this.#accept();
+            this.#confirm();
             endIsSure = head.headers['content-length'] !== undefined || head.headers['transfer-encoding'] !== undefined;
             return true;
           },
@@ -300,6 +330,7 @@ export class Transfer {
         },
       );
       if (end === 'declined') return declined ?? 'again';
+      await this.#confirming;
       return this.#complete(source, endIsSure);
     } catch (error) {
       if (error instanceof Restart) return 'again';
@@ -327,7 +358,7 @@ export class Transfer {
       const sameServer = this.#sourceOfPartial === source.url;
       const promise = sameServer ? (strong ?? date) : undefined;
       if (promise !== undefined) headers['if-range'] = promise;
-      if (promise !== undefined || this.#plan.expected.digests.length > 0) headers.range = `bytes=${this.received}-`;
+      if (promise !== undefined || this.#expected.digests.length > 0) headers.range = `bytes=${this.received}-`;
     } else if (this.#plan.validators) {
       const { etag, lastModified } = this.#plan.validators;
       if (etag !== undefined) headers['if-none-match'] = etag;
@@ -375,7 +406,8 @@ export class Transfer {
   #judgeWhole(head: Head): 'take' | Outcome | 'again' {
     const text = single(head.headers['content-length']);
     const length = text !== undefined && /^\d+$/.test(text) ? Number(text) : undefined;
-    const { expected, maxBytes } = this.#plan;
+    const { maxBytes } = this.#plan;
+    const expected = this.#expected;
     if (length !== undefined && expected.size !== undefined && length !== expected.size) {
       const reason = `it is ${length} bytes long instead of ${expected.size}`;
       this.#events.onBad(head.url, reason);
@@ -397,6 +429,7 @@ export class Transfer {
   }
 
   #take(chunk: Buffer): void {
+    if (this.#condemned) throw new RemoteError('body-bad', 'its length is not what it has to be', { url: this.source });
     let fresh = chunk;
     if (this.#compared < this.received) {
       const overlap = Math.min(chunk.length, this.received - this.#compared);
@@ -416,12 +449,32 @@ export class Transfer {
     this.#keep(fresh);
     this.received += fresh.length;
     this.#compared = this.received;
-    const held = this.#plan.expected.digests.length > 0 ? HELD_BACK : 0;
-    if (this.received - held > this.released) {
-      this.released = this.received - held;
-      this.#wake();
-    }
+    this.#release();
     this.#throttle();
+  }
+
+  #release(): void {
+    if (this.#unconfirmed || this.#condemned) return;
+    const held = this.#expected.digests.length > 0 ? HELD_BACK : 0;
+    if (this.received - held <= this.released) return;
+    this.released = this.received - held;
+    this.#wake();
+  }
+
+  #confirm(): void {
+    const { confirm } = this.#plan;
+    if (!confirm || this.#confirming || this.#expected.digests.length > 0) return;
+    this.#unconfirmed = true;
+    this.#confirming = confirm()
+      .catch(() => undefined)
+      .then((expected) => {
+        this.#unconfirmed = false;
+        if (expected && this.#expected.digests.length === 0 && !this.expect(expected)) {
+          this.#expected = expected; // it is of another length: nothing of it was released
+          this.#condemned = true;
+        }
+        if (this.outcome === undefined) this.#release();
+      });
   }
 
   #sameAsHere(bytes: Buffer, position: number): boolean {
@@ -471,7 +524,7 @@ export class Transfer {
         size: this.size,
         etag: this.#etag,
         lastModified: this.lastModified,
-        digest: this.#plan.expected.digests.map(({ algorithm, hex }) => `${algorithm}:${hex}`)[0],
+        digest: this.#expected.digests.map(({ algorithm, hex }) => `${algorithm}:${hex}`)[0],
       });
     } catch (error) {
       if (this.#memory.length > 0 || this.received === 0) {
@@ -498,7 +551,7 @@ export class Transfer {
       return 'again';
     }
     const sha256 = this.#hashes.get('sha256')!.copy().digest('hex');
-    for (const { algorithm, hex } of this.#plan.expected.digests) {
+    for (const { algorithm, hex } of this.#expected.digests) {
       const found = algorithm === 'sha256' ? sha256 : this.#hashes.get(algorithm)!.copy().digest('hex');
       if (found !== hex) {
         const reason = `its ${algorithm} is ${found} instead of ${hex}`;
@@ -506,7 +559,7 @@ export class Transfer {
         return { kind: 'failed', code: 'body-bad', reason };
       }
     }
-    const verified = this.#plan.expected.digests.length > 0;
+    const verified = this.#expected.digests.length > 0;
     const bytes = this.#file === undefined && this.received <= SMALL ? this.#joined() : undefined;
     const outcome = {
       kind: 'stored',
@@ -547,8 +600,8 @@ export class Transfer {
 
   #restart(): void {
     for (const reader of [...this.#readers]) {
-      const sizeKept = this.size === this.#plan.expected.size;
-      if (reader.committed && (reader.position > 0 || !sizeKept)) {
+      const sizeKept = this.size === this.#expected.size;
+      if (reader.committed && (reader.begun || !sizeKept)) {
         this.#readers.delete(reader);
         reader.cut('the upstream file is not what it was');
       }
@@ -556,7 +609,8 @@ export class Transfer {
     this.received = 0;
     this.released = 0;
     this.#compared = 0;
-    this.size = this.#plan.expected.size;
+    this.#condemned = false;
+    this.size = this.#expected.size;
     this.#etag = undefined;
     this.lastModified = undefined;
     this.#memory = [];
@@ -574,7 +628,7 @@ export class Transfer {
   }
 
   #freshHashes(): void {
-    const names = new Set<HashName>(['sha256', ...this.#plan.expected.digests.map((digest) => digest.algorithm)]);
+    const names = new Set<HashName>(['sha256', ...this.#expected.digests.map((digest) => digest.algorithm)]);
     this.#hashes = new Map([...names].map((name) => [name, createHash(name)]));
   }
 

@@ -26,6 +26,8 @@ export interface Fault {
   readonly flip?: number;
   /** Before the head, and between pieces of 16 kB. */
   readonly delayMs?: number;
+  /** Called when it is asked for. */
+  readonly before?: () => void;
   /** Never answers. */
   readonly hang?: boolean;
   /** Ignores Range. */
@@ -61,6 +63,7 @@ export async function startUpstream(port = 0): Promise<FakeUpstream> {
     log.push(`${path}${range === undefined ? '' : ` ${range}`}`);
     const fault = faults.find((one) => one.path.test(path) && (one.times === undefined || one.times > 0));
     if (fault?.times !== undefined) fault.times -= 1;
+    fault?.before?.();
     if (fault?.hang) return;
     if (fault?.delayMs !== undefined) await pause(fault.delayMs);
     if (fault?.status !== undefined) {

@@ -68,9 +68,10 @@ describe('a soak', () => {
       if (!answer.complete || answer.status !== 200) return;
       whole += 1;
       const known = byPath.get(path);
-      if (known && sha256(answer.body) !== sha256(known.bytes)) wrong.push(path);
+      const told = `${path}: ${answer.headers['x-cache']}, ${answer.headers['x-cache-why']}`;
+      if (known && sha256(answer.body) !== sha256(known.bytes)) wrong.push(told);
       if (path.endsWith('InRelease') && !archives.some((one) => one.inRelease === answer.body.toString()))
-        wrong.push(path);
+        wrong.push(told);
     };
     const client = async (url: string, until: number) => {
       while (performance.now() < until) {

@@ -76,12 +76,62 @@ describe('never a mix of old and new', () => {
   it('says that it cannot, where the index of the Release that a client has is nowhere any more', async () => {
     await using upstream = await startUpstream();
     const key = await testKey();
-    const [one, two] = await twoVersions(key);
+    const [one, two] = await twoVersions(key, true); // with by-hash names nothing is brought beforehand
     publish(upstream, one);
     await using world = await worldFor(key, upstream);
     await world.ask(`${ROOT}/InRelease`);
     publish(upstream, two);
+    for (const path of upstream.files.keys())
+      if (path.endsWith(sha256(one.files.get('dists/stable/main/binary-amd64/Packages.gz')!)))
+        upstream.files.delete(path);
     expect((await world.ask(INDEX)).status).toBe(502);
+  });
+
+  it('lets the first client ever wait until upstream has published, whichever file comes first', async () => {
+    const key = await testKey();
+    const [one, two] = await twoVersions(key);
+    for (const first of [/InRelease$/, /Packages(\.gz)?$/]) {
+      await using upstream = await startUpstream();
+      publish(upstream, one);
+      publish(upstream, two, first);
+      await using world = await worldFor(key, upstream);
+      const release = world.ask(`${ROOT}/InRelease`);
+      await expect.poll(() => world.proxy.cache.metrics.get('held_snapshots'), { timeout: 60_000 }).toBeGreaterThan(0);
+      publish(upstream, two);
+      const given = await release;
+      expect(given.body.toString()).toBe(two.inRelease);
+      const index = await world.ask(INDEX);
+      expect(index.status).toBe(200);
+      expect(fitsTo(given, index)).toBe(true);
+    }
+  });
+
+  it('gives the first client what there is, when upstream does not finish', async () => {
+    await using upstream = await startUpstream();
+    const key = await testKey();
+    const [one, two] = await twoVersions(key);
+    publish(upstream, one);
+    publish(upstream, two, /InRelease$/);
+    await using world = await startProxy([`${upstream.url}/archive`], {
+      keys: [key.publicKeyArmored],
+      parts: { publishWaitMs: 0 },
+    });
+    expect((await world.ask(`${ROOT}/InRelease`)).body.toString()).toBe(two.inRelease);
+    expect((await world.ask(INDEX)).status).toBe(502);
+  });
+
+  it('waits for an index that upstream is about to have', async () => {
+    await using upstream = await startUpstream();
+    const key = await testKey();
+    const [one] = await twoVersions(key);
+    publish(upstream, one, /InRelease$/);
+    await using world = await worldFor(key, upstream);
+    const release = await world.ask(`${ROOT}/InRelease`);
+    const asked = upstream.count(/Packages\.gz/);
+    const index = world.ask(INDEX);
+    await expect.poll(() => upstream.count(/Packages\.gz/), { timeout: 60_000 }).toBeGreaterThan(asked);
+    publish(upstream, one);
+    expect(fitsTo(release, await index)).toBe(true);
   });
 
   it('finds the index of an old Release by its hash', async () => {
