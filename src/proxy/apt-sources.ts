@@ -1,10 +1,12 @@
 /**
  * The mirrors that this machine's own apt uses: what a proxy on it should ask, and the hosts its clients may name.
  *
- * Secret: `apt-get indextargets` (apt-get(8)), which reads every form of sources.list for us.
+ * Secret: which addresses of archives mean which back end.
  */
 import type { RunContext } from '../core/context.ts';
-import { hasProgram, run } from '../core/run.ts';
+import { ToolError } from '../core/errors.ts';
+import { hasProgram } from '../core/run.ts';
+import { readIndexTargets } from '../deb/apt-targets.ts';
 import type { BackendSettings } from './settings.ts';
 import { formatAuthority, parseTarget } from './target.ts';
 
@@ -21,11 +23,15 @@ const NAMES: Readonly<Record<string, string>> = {
   'ubuntu-ports': 'ports',
 };
 
-/** Nothing where there is no apt. */
+/** Nothing where there is no apt, or where it cannot read its sources. */
 export async function machineSources(context: RunContext): Promise<MachineSources> {
   if (!(await hasProgram(context, 'apt-get'))) return { backends: {}, hosts: [] };
-  const { stdout } = await run(context, 'apt-get', ['indextargets', '--format', '$(REPO_URI)'], { okExitCodes: [100] });
-  return sourcesFrom(stdout.split('\n'));
+  try {
+    return sourcesFrom((await readIndexTargets(context)).map((target) => target.uri));
+  } catch (error) {
+    if (error instanceof ToolError) return { backends: {}, hosts: [] }; // broken sources are apt's to complain about
+    throw error;
+  }
 }
 
 /** Pure: addresses of archives to back ends and hosts. */

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { run } from '../../src/core/run.ts';
-import { sourcesFrom } from '../../src/proxy/apt-sources.ts';
+import { machineSources } from '../../src/proxy/apt-sources.ts';
 import { verifyCache } from '../../src/proxy/upkeep.ts';
 import { complaints, createAptRoot } from '../support/apt-root.ts';
 import { buildArchive, publish, randomPackage, testKey } from '../support/proxy-archive.ts';
@@ -15,8 +15,7 @@ const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
 /** The archive that this machine's apt uses. */
 async function debianMirror(): Promise<string> {
-  const { stdout } = await run({}, 'apt-get', ['indextargets', '--format', '$(REPO_URI)']);
-  const [mirror] = sourcesFrom(stdout.split('\n')).backends.debian?.mirrors ?? [];
+  const [mirror] = (await machineSources({})).backends.debian?.mirrors ?? [];
   if (mirror === undefined) throw new Error("this machine's apt has no Debian archive in its sources");
   return mirror;
 }
