@@ -186,7 +186,7 @@ async function serve(cx: CommandContext, flags: ServeFlags): Promise<Output | un
   const settings = await withOwnIndexes(cx, await settingsOf(cx, flags));
   await using proxy = await serveProxy(cx, settings, { listen: flags.listen ?? config.listen });
   cx.writeOut(cx.json ? `${JSON.stringify({ urls: proxy.urls })}\n` : `${proxy.urls.join('\n')}\n`);
-  await using _announced = flags.announce ? await announceAt(proxy.urls[0]!) : undefined;
+  await using _announced = flags.announce ? await announceAll(cx, proxy.urls) : undefined;
   await new Promise<void>((end) => {
     if (cx.signal.aborted) end();
     else cx.signal.addEventListener('abort', () => end(), { once: true });
@@ -196,10 +196,20 @@ async function serve(cx: CommandContext, flags: ServeFlags): Promise<Output | un
   return undefined;
 }
 
-function announceAt(url: string): Promise<AsyncDisposable> {
+/** Each listener with the addresses that others reach it by. */
+async function announceAll(cx: CommandContext, urls: readonly string[]): Promise<AsyncDisposable> {
+  const stack = new AsyncDisposableStack();
   const host = hostname().split('.')[0] ?? 'localhost';
-  const port = Number(new URL(url).port);
-  return announce({ name: `buildkit on ${host}`, type: '_apt_proxy._tcp', host, port, addresses: ownAddresses() });
+  const outer = urls.map((url) => new URL(url)).filter(({ hostname: at }) => !/^(?:127\.|\[::1\]$)/.test(at));
+  if (outer.length === 0)
+    cx.log.warn('only this machine reaches the proxy: nothing is announced; listen on an address of the network');
+  for (const { hostname: at, port } of outer) {
+    const everywhere = at === '0.0.0.0' || at === '[::]';
+    const addresses = everywhere ? ownAddresses() : [at.replace(/^\[|\]$/g, '')];
+    const service = { name: `buildkit on ${host}`, type: '_apt_proxy._tcp', host, port: Number(port) || 80, addresses };
+    stack.use(await announce(service));
+  }
+  return stack;
 }
 
 async function freeze(

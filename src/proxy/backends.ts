@@ -6,7 +6,7 @@
  */
 import { UserError } from '../core/errors.ts';
 import { hostMatches } from './guard.ts';
-import { type Authority, encodePath, formatAuthority, parseTarget } from './target.ts';
+import { type Authority, encodePath, formatAuthority, parseAuthority, parseTarget } from './target.ts';
 
 /** What a wrong or missing signature of a Release file means: refuse, or serve it as unverified (apt has the last word). */
 export type SignatureRule = 'require' | 'accept';
@@ -77,7 +77,7 @@ interface Alias {
 
 export interface Backends {
   readonly list: readonly Backend[];
-  /** The file that an origin-form path means: `debian/pool/...`; undefined when its first segment names no back end. */
+  /** The file that an origin-form path means: `debian/pool/...`, or `HOST/debian/pool/...` where the host is on the list. */
   byPath(path: string, query: string): Location | undefined;
   /** The file that an absolute target means; undefined when the host is not on the list. */
   byAuthority(authority: Authority, path: string, query: string): Location | undefined;
@@ -113,8 +113,13 @@ export function createBackends(options: BackendOptions): Backends {
     byAuthority,
     byPath(path, query) {
       const slash = path.indexOf('/');
-      const backend = byName.get(slash < 0 ? path : path.slice(0, slash));
-      return backend && slash >= 0 ? locate(backend, path.slice(slash + 1), query) : undefined;
+      if (slash < 0) return undefined;
+      const [first, rest] = [path.slice(0, slash), path.slice(slash + 1)];
+      const backend = byName.get(first);
+      if (backend) return locate(backend, rest, query);
+      // `/HOST/path`, as clients of apt-cacher-ng have it in their sources
+      const authority = first.includes('.') ? parseAuthority('http', first) : undefined;
+      return authority && byAuthority(authority, rest, query);
     },
     byKey(key) {
       const match = /^(https?:\/\/[^/]+|[^/]+)\/(.*)$/.exec(key);

@@ -22,10 +22,18 @@ const TYPE = { a: 1, ptr: 12, txt: 16, aaaa: 28, srv: 33, any: 255 } as const;
 const TTL = 120;
 const FLUSH = 0x8000;
 
-/** Answers until it is disposed. @param port for tests: another one than 5353 */
+/** Answers until it is disposed, on the network of each IPv4 address. @param port for tests: another one than 5353 */
 export async function announce(service: Service, port = PORT): Promise<AsyncDisposable> {
+  const stack = new AsyncDisposableStack();
+  for (const address of service.addresses.filter((one) => !one.includes(':'))) {
+    stack.use(await announceOn({ ...service, addresses: [address] }, address, port));
+  }
+  return stack;
+}
+
+/** A socket for each network: what is sent by multicast leaves by one interface, with the address that is good there. */
+async function announceOn(service: Service, address: string, port: number): Promise<AsyncDisposable> {
   const socket = createSocket({ type: 'udp4', reuseAddr: true });
-  socket.on('error', () => {}); // without a network nobody asks
   await new Promise<void>((resolve, reject) => {
     socket.once('error', reject);
     socket.bind(port, () => {
@@ -33,7 +41,8 @@ export async function announce(service: Service, port = PORT): Promise<AsyncDisp
       resolve();
     });
   });
-  joinEverywhere(socket);
+  socket.on('error', () => {}); // without a network nobody asks
+  const joined = join(socket, address);
   const send = (message: Buffer, to = GROUP, at = port) => socket.send(message, at, to, () => {});
   socket.on('message', (message: Buffer, from: RemoteInfo) => {
     const asked = parseQuestions(message);
@@ -41,25 +50,26 @@ export async function announce(service: Service, port = PORT): Promise<AsyncDisp
     send(encodeAnswer(service, TTL));
     if (from.port !== port) send(encodeAnswer(service, TTL, message.readUInt16BE(0)), from.address, from.port); // one-shot queries, RFC 6762 6.7
   });
-  send(encodeAnswer(service, TTL));
+  if (joined) send(encodeAnswer(service, TTL));
+  const again = setTimeout(() => joined && send(encodeAnswer(service, TTL)), 1000); // twice, RFC 6762 8.3
   return {
     async [Symbol.asyncDispose]() {
-      await new Promise<void>((resolve) => socket.send(encodeAnswer(service, 0), port, GROUP, () => resolve()));
+      clearTimeout(again);
+      if (joined)
+        await new Promise<void>((resolve) => socket.send(encodeAnswer(service, 0), port, GROUP, () => resolve()));
       await new Promise<void>((resolve) => socket.close(() => resolve()));
     },
   };
 }
 
-function joinEverywhere(socket: Socket): void {
-  for (const list of Object.values(networkInterfaces())) {
-    for (const { family, address } of list ?? []) {
-      if (family !== 'IPv4') continue;
-      try {
-        socket.addMembership(GROUP, address);
-      } catch {
-        // an interface without multicast
-      }
-    }
+/** False on an interface without multicast. */
+function join(socket: Socket, address: string): boolean {
+  try {
+    socket.setMulticastInterface(address);
+    socket.addMembership(GROUP, address);
+    return true;
+  } catch {
+    return false;
   }
 }
 
@@ -131,31 +141,29 @@ export interface Discovered {
  * @param port for tests: another one than 5353
  */
 export async function discover(type: string, waitMs: number, port = PORT): Promise<Discovered | undefined> {
-  const socket = createSocket({ type: 'udp4', reuseAddr: true });
   const { promise, resolve } = Promise.withResolvers<Discovered | undefined>();
+  const addresses = [...ownAddresses().filter((one) => !one.includes(':')), '127.0.0.1'];
+  const sockets = [...new Set(addresses)].map((address) => ask(type, address, port, resolve));
   const limit = setTimeout(() => resolve(undefined), waitMs);
-  socket.on('error', () => resolve(undefined));
-  socket.on('message', (message: Buffer) => {
-    const found = parseService(message, type);
-    if (found) resolve(found);
-  });
-  socket.bind(0, () => {
-    const query = encodeQuery(type);
-    for (const address of ['', ...ownAddresses().filter((one) => !one.includes(':'))]) {
-      try {
-        if (address !== '') socket.setMulticastInterface(address);
-        socket.send(query, port, GROUP, () => {});
-      } catch {
-        // an interface without multicast
-      }
-    }
-  });
   try {
     return await promise;
   } finally {
     clearTimeout(limit);
-    socket.close();
+    for (const socket of sockets) socket.close();
   }
+}
+
+function ask(type: string, address: string, port: number, found: (service: Discovered) => void): Socket {
+  const socket = createSocket('udp4');
+  socket.on('error', () => {}); // an interface without multicast, or none
+  socket.on('message', (message: Buffer) => {
+    const service = parseService(message, type);
+    if (service) found(service);
+  });
+  socket.bind(0, () => {
+    if (join(socket, address)) socket.send(encodeQuery(type), port, GROUP, () => {});
+  });
+  return socket;
 }
 
 /** One PTR question (RFC 1035 4.1). */

@@ -72,9 +72,11 @@ export async function serveProxy(
       fds.length > 0
         ? fds.map((fd) => listenOn(fd, handler))
         : options.listen.map((address) => listen(handler, address));
-    for (const listener of await Promise.all(open)) {
-      listeners.push(listener);
-      guardServer(listener.server, cache, settings, (address) => clients.has(address), sockets);
+    const opened = await Promise.allSettled(open);
+    for (const one of opened) if (one.status === 'fulfilled') listeners.push(one.value);
+    for (const one of opened) if (one.status === 'rejected') throw one.reason;
+    for (const { server } of listeners) {
+      guardServer(server, cache, settings, (address) => clients.has(address), sockets);
     }
     const urls = listeners.map((one) => one.url);
     noteServing(settings.dir, { urls, forCommand: options.forCommand ?? false });

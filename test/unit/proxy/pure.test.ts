@@ -213,6 +213,12 @@ describe('backends', () => {
     ['http://a.example.org/w/p/a.deb', undefined],
     ['http://other.example.org/p/a.deb', 'http://other.example.org/p/a.deb'],
     ['/none/a.deb', undefined],
+    // as clients of apt-cacher-ng write it
+    ['/a.example.org/x/p/a.deb', 'corp/p/a.deb'],
+    ['/other.example.org/p/a.deb', 'http://other.example.org/p/a.deb'],
+    ['/evil.example.org/x/p/a.deb', undefined],
+    ['/127.0.0.1/x', undefined],
+    ['/2130706433.0/x', undefined],
   ])('%s is %s', (address, expected) => {
     expect(key(address)).toBe(expected);
   });
