@@ -20,6 +20,9 @@ import { readConfig, workspaceNamesState } from './workspace.ts';
 const PROGRAM_DIR = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const argv = process.argv.slice(2);
 
+// meant for this program alone (bin/buildkit), not for what it starts: npm, node and others
+delete process.env.NODE_COMPILE_CACHE;
+
 async function packageVersion(): Promise<string> {
   return (JSON.parse(await readFile(join(PROGRAM_DIR, 'package.json'), 'utf8')) as { version: string }).version;
 }
