@@ -256,14 +256,28 @@ interface ImportOptions extends ChangeOptions {
 
 export function addImport(row: Row, cli: Cli): void {
   addChangeOptions(
-    row('import <suite> <place> <from>', 'take packages of another repository: a folder with dists/, or a URL'),
+    row(
+      'import <suite> <place> [from]',
+      'take packages, sources too: of a URL or folder with dists/, of aptly or reprepro, or of a folder with .deb files',
+    ),
   )
     .option('--component <names...>', 'sections there; default: those that both have')
     .option('--key <files...>', 'public keys that sign there')
     .option('--unsigned', 'take what nobody vouches for')
-    .option('--filter <text>', "which packages: 'Name (~ ^python3-)'")
+    .option('--filter <text>', "which packages: 'Name (~ ^python3-)', '$PackageType (= deb)'")
+    .addHelpText(
+      'after',
+      `
+FROM is the suite there; it may be left out where there is only one.
+  buildkit repo import bookworm https://apt.example.org/ stable --key example.gpg --filter 'Name (~ ^ex-)'
+  buildkit repo import bookworm ~/.aptly bookworm --key me.gpg    what aptly published; PREFIX/SUITE where it has a prefix
+  buildkit repo import bookworm ~/.aptly                          all that is in the pool of aptly, published or not
+  buildkit repo import bookworm /srv/reprepro stable --unsigned   by conf/distributions
+  buildkit repo import bookworm /srv/debs                         every package below a folder
+An import that was interrupted goes on where it stopped when it is run again.`,
+    )
     .action(
-      cli.action(async (cx, suite: string, place: string, from: string, options: ImportOptions) => {
+      cli.action(async (cx, suite: string, place: string, from: string | undefined, options: ImportOptions) => {
         using repo = await openRepo(cx, options);
         const { parseFilter } = await import('../repo/query.ts');
         const { component: components, unsigned, dryRun } = options;

@@ -7,6 +7,7 @@ import type { Cli, CommandContext, Output } from './command.ts';
 import { addPassphraseOptions, type PassphraseOptions, passphraseSource } from './passphrase.ts';
 import { addGenerations, addHistory, addImport, addTransfers, addVerify } from './repo-history.ts';
 import { addKeyPlans } from './repo-keys.ts';
+import { addMovingOut } from './repo-out.ts';
 import {
   addChangeOptions,
   type ChangeOptions,
@@ -41,6 +42,7 @@ export function addRepoCommands(program: Command, cli: Cli): void {
   addGenerations(row, cli);
   addVerify(row, cli);
   addImport(row, cli);
+  addMovingOut(row, (usage, description) => repo.command(usage).description(description), cli);
   addKeyPlans(row, cli);
   addUpkeep(repo, row, cli);
 }

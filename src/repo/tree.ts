@@ -23,6 +23,11 @@ export async function openTree(context: Context, place: string): Promise<Tree> {
   return /^https?:\/\//.test(place) ? remoteTree(context, checkUrl(place)) : localTree(place);
 }
 
+/** Where the Release of a suite lies: below dists/, or, when it ends in a slash, just there (sources.list(5), "flat"). */
+export function suiteFolder(suite: string): string {
+  return suite.endsWith('/') ? suite.replace(/^(?:\.?\/)+/, '') : `dists/${suite}/`;
+}
+
 /** A path that stays within the tree, whatever an index says. */
 export function isInside(path: string): boolean {
   return !path.startsWith('/') && !path.split('/').includes('..') && !path.includes('\u0000');
@@ -30,8 +35,8 @@ export function isInside(path: string): boolean {
 
 async function localTree(place: string): Promise<Tree> {
   const root = resolve(place);
-  if (!(await isFile(join(root, 'dists'), 'folder'))) {
-    throw new UserError('no-such-file', `'${place}' holds no published repository: it has no folder dists/`, {
+  if (!(await isFile(root, 'folder'))) {
+    throw new UserError('no-such-file', `there is no folder '${place}'`, {
       hint: 'name the folder that web servers serve (public/), or a URL',
     });
   }

@@ -13,7 +13,7 @@ import { compressionOf } from '../deb/compression.ts';
 import type { Paragraph } from '../deb/control.ts';
 import { decompress } from '../deb/decompression.ts';
 import { HASH_NAMES, type HashName, type ListedFile, parseRelease, type ReleaseFile } from './release-file.ts';
-import { openTree, type Tree } from './tree.ts';
+import { openTree, suiteFolder, type Tree } from './tree.ts';
 import { PackageChecker } from './verify-packages.ts';
 
 export interface VerifyRequest {
@@ -100,7 +100,7 @@ class SuiteVerifier {
   }
 
   async #read(name: string): Promise<Buffer | undefined> {
-    const path = await this.#tree.fetch(`dists/${this.#suite}/${name}`);
+    const path = await this.#tree.fetch(suiteFolder(this.#suite) + name);
     return path === undefined ? undefined : readFile(path);
   }
 
@@ -112,7 +112,7 @@ class SuiteVerifier {
       await this.#read('Release.gpg'),
     ];
     if (!inRelease && !release) {
-      this.#note('no-release', `dists/${this.#suite}`, 'there is neither InRelease nor Release');
+      this.#note('no-release', suiteFolder(this.#suite), 'there is neither InRelease nor Release');
       return undefined;
     }
     const keys = await this.#keys();
@@ -122,7 +122,7 @@ class SuiteVerifier {
     if (!inRelease)
       this.#note(
         'no-inrelease',
-        `dists/${this.#suite}`,
+        suiteFolder(this.#suite),
         'InRelease is missing: clients need two requests, and may see a mixture',
       );
     else if (keys)
@@ -140,7 +140,7 @@ class SuiteVerifier {
     if (this.#request.keys) return Promise.all(this.#request.keys.map((path) => readFile(path)));
     const path = (await this.#tree.fetch('archive-key.gpg')) ?? (await this.#tree.fetch('archive-key.asc'));
     if (path !== undefined) return [await readFile(path)];
-    this.#note('no-key', `dists/${this.#suite}`, 'signatures cannot be checked: name the public key with --key');
+    this.#note('no-key', suiteFolder(this.#suite), 'signatures cannot be checked: name the public key with --key');
     return undefined;
   }
 
@@ -165,7 +165,7 @@ class SuiteVerifier {
     let present = 0;
     let isTold = false;
     for (const file of files) {
-      const name = `dists/${this.#suite}/${file.path}`;
+      const name = suiteFolder(this.#suite) + file.path;
       const path = await this.#tree.fetch(name);
       if (path === undefined) continue;
       present += 1;
@@ -219,12 +219,12 @@ class SuiteVerifier {
     if (name === undefined) return;
     const folder = file.path.includes('/') ? `${file.path.slice(0, file.path.lastIndexOf('/'))}/` : '';
     const byHash = `${folder}by-hash/${name}/${file.hashes[name]}`;
-    const path = await this.#tree.fetch(`dists/${this.#suite}/${byHash}`);
+    const path = await this.#tree.fetch(suiteFolder(this.#suite) + byHash);
     if (path === undefined) this.#note('by-hash-missing', file.path, `${byHash} is not there`);
     else if ((await digestOf(path, HASH_ALGORITHM[name])) !== file.hashes[name]) {
       this.#note('by-hash-differs', file.path, `${byHash} holds something else`);
     }
-    await this.#tree.release(`dists/${this.#suite}/${byHash}`);
+    await this.#tree.release(suiteFolder(this.#suite) + byHash);
   }
 }
 
