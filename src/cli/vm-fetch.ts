@@ -12,6 +12,8 @@ export interface BuildFlags extends Partial<BaseRequest> {
   readonly target?: string;
   readonly swap?: string;
   readonly uefi?: boolean;
+  readonly plain?: boolean;
+  readonly kernel?: 'cloud' | 'generic';
 }
 
 /** What `vm base build` takes for images of the user's own making. */
@@ -34,9 +36,11 @@ export function buildRequest(cx: CommandContext, flags: BuildFlags): BuildFlags 
   if (flags.target === undefined && (flags.swap !== undefined || flags.uefi)) {
     throw new UsageError('--swap and --uefi are for a bootable disk', { hint: 'add --target qcow2:FILE' });
   }
-  const { overlay, hooks } = flags;
+  const { overlay, hooks, plain, kernel: kernelFlavour, ...others } = flags;
   return {
-    ...flags,
+    ...others,
+    ...(plain ? { profile: 'plain' as const } : {}),
+    ...(kernelFlavour === undefined ? {} : { kernelFlavour }),
     ...(overlay === undefined ? {} : { overlay: resolve(cx.cwd, overlay) }),
     ...(hooks === undefined ? {} : { hooks: resolve(cx.cwd, hooks) }),
   };

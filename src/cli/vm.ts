@@ -44,6 +44,15 @@ function addBase(base: Command, cli: Cli): void {
     .option('--size <size>', 'of the virtual disk; default: vm.base.size of buildkit.yaml')
     .option('--include <packages...>', 'Debian packages beside the minimum')
     .option('--mirror <url>', "default: the mirrors in this machine's apt configuration")
+    .option(
+      '--plain',
+      'boot as Debian does; default: masked timers, gettys and others, an initrd of its own: twice as fast',
+    )
+    .addOption(
+      new Option('--kernel <flavour>', 'generic has all drivers, and 9p for vm start --share (default: cloud)').choices(
+        ['cloud', 'generic'],
+      ),
+    )
     .option('--force', 'build anew even if there is one')
     .action(
       cli.action(async (cx, flags: BuildFlags) => {

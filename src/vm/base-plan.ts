@@ -8,7 +8,7 @@ import { UserError } from '../core/errors.ts';
 import type { AptSource } from '../deb/sources.ts';
 import { formatSource } from '../deb/sources.ts';
 import { suiteFacts } from '../deb/suites.ts';
-import { customizeHook, guestFiles } from './guest.ts';
+import { type BootProfile, customizeHook, guestFiles } from './guest.ts';
 import { parseSize } from './size.ts';
 
 /** Everything that decides the content of a base image, but for the day: mirrors move on. */
@@ -21,15 +21,18 @@ export interface BaseRecipe {
   readonly sizeBytes: number;
   /** The script that mmdebstrap runs last. */
   readonly hook: string;
+  readonly profile: BootProfile;
   /** Digest of overlay and hooks; absent when there are none. */
   readonly customization?: string;
 }
 
-/** Kernel flavour for machines: few drivers, small initrd. */
-const CLOUD_KERNEL: Readonly<Record<string, string>> = {
-  amd64: 'linux-image-cloud-amd64',
-  arm64: 'linux-image-cloud-arm64',
-};
+/** `cloud` has few drivers and a small initrd; `generic` has all, among them 9p for shared folders. */
+export type KernelFlavour = 'cloud' | 'generic';
+const ARCHITECTURES = ['amd64', 'arm64'];
+
+function kernelPackage(flavour: KernelFlavour, architecture: string): string {
+  return flavour === 'cloud' ? `linux-image-cloud-${architecture}` : `linux-image-${architecture}`;
+}
 
 /**
  * systemd, udev and dbus because packages talk to them; ssh because buildkit does; iproute2, netbase and ca-certificates
@@ -45,17 +48,22 @@ export interface RecipeRequest {
   readonly size?: string | undefined;
   readonly include?: readonly string[] | undefined;
   readonly customization?: string | undefined;
+  /** Default: fast. */
+  readonly profile?: BootProfile | undefined;
+  /** Default: cloud. */
+  readonly kernel?: KernelFlavour | undefined;
 }
 
 /** @throws UserError `unknown-suite`, `vm-architecture`, `size`, `package-name` */
 export function planRecipe(request: RecipeRequest, sources: readonly AptSource[]): BaseRecipe {
   const { codename } = suiteFacts(request.suite);
-  const kernel = CLOUD_KERNEL[request.architecture];
-  if (kernel === undefined) {
+  const { profile = 'fast' } = request;
+  if (!ARCHITECTURES.includes(request.architecture)) {
     throw new UserError('vm-architecture', `buildkit has no machine for architecture '${request.architecture}'`, {
-      hint: `known: ${Object.keys(CLOUD_KERNEL).join(', ')}`,
+      hint: `known: ${ARCHITECTURES.join(', ')}`,
     });
   }
+  const kernel = kernelPackage(request.kernel ?? 'cloud', request.architecture);
   const include = request.include ?? [];
   const bad = include.find((name) => !/^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]+)?$/.test(name));
   if (bad !== undefined) throw new UserError('package-name', `'${bad}' is no name of a Debian package`);
@@ -67,7 +75,8 @@ export function planRecipe(request: RecipeRequest, sources: readonly AptSource[]
     sources,
     packages: [...new Set([...PACKAGES, kernel, ...include])].sort(),
     sizeBytes,
-    hook: customizeHook(guestFiles(sources)),
+    hook: customizeHook(guestFiles(sources, profile), profile),
+    profile,
     ...(request.customization === undefined ? {} : { customization: request.customization }),
   };
 }

@@ -4,9 +4,10 @@
  * Secret: the folder of a base (`STATE/vm/bases/ID`: disk, kernel, initrd, log, `base.json`), made aside and renamed in one step.
  */
 import { randomUUID } from 'node:crypto';
+import { createReadStream } from 'node:fs';
 import { chmod, copyFile, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { machine, userInfo } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, extname, join } from 'node:path';
 import { z } from 'zod';
 import type { Context } from '../core/context.ts';
 import { type Lock, lock } from '../core/db.ts';
@@ -16,11 +17,14 @@ import { formatBytes } from '../core/log.ts';
 import { didYouMean } from '../core/nearest.ts';
 import { hasProgram, run } from '../core/run.ts';
 import { debArch } from '../deb/arch.ts';
+import type { StoredCompression } from '../deb/compression.ts';
+import { decompress } from '../deb/decompression.ts';
 import { debianSources } from '../deb/mirror.ts';
 import { suiteFacts } from '../deb/suites.ts';
 import {
   type BaseRecipe,
   chooseKernel,
+  type KernelFlavour,
   mke2fsArgs,
   mmdebstrapArgs,
   planRecipe,
@@ -28,7 +32,8 @@ import {
   sourcesFile,
 } from './base-plan.ts';
 import { type Customization, customizationDigest, prepareCustomization, withStage } from './customize.ts';
-import { customizeHook } from './guest.ts';
+import { type BootProfile, customizeHook } from './guest.ts';
+import { type InitrdModule, moduleName, planModules, tinyInitrd } from './tiny-initrd.ts';
 
 /** A finished base image. */
 export interface Base {
@@ -42,6 +47,8 @@ export interface Base {
   readonly disk: string;
   readonly kernel: string;
   readonly initrd: string;
+  /** Loads virtio and mounts /dev/vda, nothing else; of bases for a fast start. */
+  readonly tinyInitrd: string | undefined;
   /** Of the disk: what ties overlays to it. */
   readonly sha256: string;
   /** `6.1.0-39-cloud-amd64` */
@@ -69,6 +76,10 @@ export interface BaseRequest {
   readonly architecture?: string | undefined;
   /** `8G`, `8192M`; default 8G. */
   readonly size?: string | undefined;
+  /** `fast` (default): a machine for tests, without what only costs time at its start; `plain`: as Debian installs it. */
+  readonly profile?: BootProfile | undefined;
+  /** `cloud` (default), or `generic`: larger, with all drivers and 9p for shared folders. */
+  readonly kernelFlavour?: KernelFlavour | undefined;
   /** Packages beside the minimum. */
   readonly include?: readonly string[] | undefined;
   /** URL; default: the mirrors in this machine's apt configuration. */
@@ -85,6 +96,7 @@ export interface BaseRequest {
   readonly name?: string | undefined;
 }
 
+const TINY_INITRD = 'initrd-tiny.img';
 const BUILDING = '.building-';
 const BUILD_TIMEOUT_MS = 30 * 60_000;
 
@@ -94,6 +106,7 @@ const recordSchema = z.object({
   suite: z.string(),
   architecture: z.string(),
   recipe: z.string(),
+  tinyInitrd: z.boolean().default(false),
   packages: z.array(z.string()),
   sha256: z.string(),
   kernelRelease: z.string(),
@@ -149,7 +162,8 @@ async function planJob(context: Context, request: BaseRequest): Promise<Job> {
   const { codename: suite } = suiteFacts(request.suite);
   const custom: Customization = { name, suite, architecture, overlay, hooks };
   const customization = await customizationDigest(custom);
-  const recipe = planRecipe({ ...request, architecture, customization }, sources);
+  const kernel = request.kernelFlavour;
+  const recipe = planRecipe({ ...request, architecture, customization, kernel }, sources);
   return { recipe, digest: recipeDigest(recipe), custom, proxy };
 }
 
@@ -323,7 +337,7 @@ async function writeHooks(scratch: string, recipe: BaseRecipe, users: string | u
   const [first, last] = [join(scratch, 'hook.sh'), join(scratch, 'traces.sh')];
   await writeFile(first, recipe.hook, { mode: 0o755 });
   if (users === undefined) return [first];
-  await writeFile(last, customizeHook([]), { mode: 0o755 });
+  await writeFile(last, customizeHook([], recipe.profile), { mode: 0o755 });
   return [first, users, last];
 }
 
@@ -331,7 +345,7 @@ async function writeDisk(
   context: Context,
   recipe: BaseRecipe,
   shop: Workshop,
-): Promise<{ kernelRelease: string; rootUuid: string }> {
+): Promise<{ kernelRelease: string; rootUuid: string; tinyInitrd: boolean }> {
   const { root, scratch, builder, logFile } = shop;
   const boot = chooseKernel(await readdir(join(root, 'boot')));
   const as = (argv: readonly string[]) => {
@@ -348,6 +362,8 @@ async function writeDisk(
     await as(['cp', '--no-preserve=all', join(root, 'boot', name), join(scratch, target)]);
     await chmod(join(scratch, target), 0o444);
   }
+  const tiny = recipe.profile === 'fast' && recipe.architecture === 'amd64';
+  if (tiny) await writeTinyInitrd(context, join(root, 'lib/modules', boot.release), join(scratch, TINY_INITRD));
   const rootUuid = randomUUID();
   const raw = join(scratch, 'disk.raw');
   await writeFile(raw, '');
@@ -360,7 +376,21 @@ async function writeDisk(
   const handle = await open(disk, 'r');
   await handle.sync();
   await handle.close();
-  return { kernelRelease: boot.release, rootUuid };
+  return { kernelRelease: boot.release, rootUuid, tinyInitrd: tiny };
+}
+
+async function writeTinyInitrd(context: Context, folder: string, target: string): Promise<void> {
+  const modules: InitrdModule[] = [];
+  for (const path of planModules(await readFile(join(folder, 'modules.dep'), 'utf8'))) {
+    const file = join(folder, path);
+    const compression = { '.xz': 'xz', '.zst': 'zstd', '.gz': 'gzip' }[extname(path)] as StoredCompression | undefined;
+    const chunks: Uint8Array[] = [];
+    const place = { file, member: path };
+    for await (const chunk of decompress(context, compression ?? 'none', createReadStream(file), place))
+      chunks.push(chunk);
+    modules.push({ name: `${moduleName(path)}.ko`, bytes: Buffer.concat(chunks) });
+  }
+  await writeFile(target, tinyInitrd(modules), { mode: 0o444 });
 }
 
 async function freeId(context: Context, suite: string, digest: string): Promise<string> {
@@ -421,7 +451,7 @@ export async function adoptBase(
     const disk = join(scratch, 'disk.qcow2');
     await chmod(disk, 0o444);
     const { mtimeMs, size } = await stat(disk);
-    const unknown = { recipe: '', packages: [], kernelRelease: '', rootUuid: '' };
+    const unknown = { recipe: '', packages: [], kernelRelease: '', rootUuid: '', tinyInitrd: false };
     const source = { from, ...(inPlace ? { inPlace: { ...inPlace, ...(await stampOf(inPlace.path)) } } : {}) };
     const record: BaseRecord = {
       ...{ format: 1, id, ...made, ...unknown, source, stamp: { size, mtimeMs } },
@@ -491,6 +521,7 @@ function toBase(dir: string, record: BaseRecord, size: number, reused: boolean):
     disk: join(dir, 'disk.qcow2'),
     kernel: join(dir, 'vmlinuz'),
     initrd: join(dir, 'initrd.img'),
+    tinyInitrd: record.tinyInitrd ? join(dir, TINY_INITRD) : undefined,
     logFile: join(dir, 'build.log'),
     bootsItself: record.source !== undefined,
     source: record.source?.from,

@@ -28,7 +28,8 @@ export async function buildDisk(context: Context, request: DiskBuildRequest): Pr
   await planDisk(context, disk);
   // the root's own size is that of the disk: what the recipe says of it is not used
   const { size: _whole, ...recipe } = request;
-  return withRoot(context, recipe, ({ root, builder }) => {
+  // not a machine for tests: nothing is taken from it
+  return withRoot(context, { ...recipe, profile: 'plain' }, ({ root, builder }) => {
     const wrap = builder.mode === 'unshare' ? builder.wrap : undefined;
     return context.log.step('Write the disk', () => writeDisk(context, { ...disk, root, wrap }));
   });

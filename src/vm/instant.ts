@@ -116,7 +116,7 @@ async function bootAndFreeze(context: Context, shape: Shape, key: string): Promi
   const host = await makeKey(context, join(dir, 'hostkey'), 'frozen');
   const settings = { hostname: 'frozen', authorizedKeys: [user.publicKey], nets: [userNet(MAC)], hosts: [] };
   const privately = { mode: 0o600 };
-  await writeFile(join(dir, MACHINE_FILES.settings), oemString({ ...settings, hostKey: host.privateKey }), privately);
+  await writeFile(join(dir, MACHINE_FILES.settings), oemString({ ...settings, hostKey: host }), privately);
   await writeFile(join(dir, MACHINE_FILES.console), '', privately);
   await run(context, 'qemu-img', [
     ...['create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', base.disk],
@@ -133,7 +133,7 @@ async function bootAndFreeze(context: Context, shape: Shape, key: string): Promi
     },
     ...{ accel: shape.choice.accel, cpuModel: shape.choice.cpu, memoryMiB: shape.memoryMiB, cpus: shape.cpus },
     nets: [{ kind: 'user', mac: MAC, forwards }],
-    boot: { kernel: base.kernel, initrd: base.initrd, parameters: shape.kernelParameters },
+    boot: { kernel: base.kernel, initrd: base.tinyInitrd ?? base.initrd, parameters: shape.kernelParameters },
     ...{ seeded: false, detached: false, unsafeCache: true, snapshot: false, extra: [] },
     memory: { path: 'memory', shared: true, incoming: false },
   });

@@ -17,7 +17,7 @@ import { type AccelChoice, chooseAccel, forgetAccel, type WantedAccel } from './
 import { type Base, findBase, listBases, verifyBase } from './base.ts';
 import { ConsoleWatch } from './console.ts';
 import { giveFirstFiles } from './first-files.ts';
-import { type GuestNet, type GuestSettings, oemString } from './guest.ts';
+import { FAST_PARAMETERS, type GuestNet, type GuestSettings, oemString } from './guest.ts';
 import { dropStaleFrozen, type Frozen, findFrozen, freeze, freshEntropy, keyOf, tellAgent, thaw } from './instant.ts';
 import { resumeScript } from './instant-plan.ts';
 import { readKey, type SshKey, userKey } from './key.ts';
@@ -46,7 +46,16 @@ import { collectNetworks, joinNetwork, leaveNetwork, type NetworkSeat } from './
 import type { NetworkSpec } from './net-spec.ts';
 import { freePort } from './port.ts';
 import { signalProcess, waitUntil } from './process.ts';
-import { type Forward, isPortTaken, MACHINE_FILES, qemuArgs, qemuProgram, USER_NET, userNet } from './qemu.ts';
+import {
+  type Forward,
+  isPortTaken,
+  MACHINE_FILES,
+  type QemuPlan,
+  qemuArgs,
+  qemuProgram,
+  USER_NET,
+  userNet,
+} from './qemu.ts';
 import { Qmp } from './qmp.ts';
 import { seedImage } from './seed.ts';
 import { type ExecOptions, type ExecResult, Ssh, type SshTarget } from './ssh.ts';
@@ -406,7 +415,7 @@ async function bringUp(context: Context, record: MachineRecord, options: StartOp
   const nets = [seat ? await seatNet(seat) : userNet(record.mac)];
   const hosts = [`${seat?.gateway ?? USER_NET.gateway} host.buildkit`];
   const settings = { hostname: name, authorizedKeys: [key.publicKey], nets, hosts };
-  await writeFile(join(dir, MACHINE_FILES.settings), oemString({ ...settings, hostKey: hostKey.privateKey }), {
+  await writeFile(join(dir, MACHINE_FILES.settings), oemString({ ...settings, hostKey }), {
     mode: 0o600,
   });
   if (base.bootsItself) {
@@ -569,7 +578,7 @@ async function startQemu(
           : { kind: 'user', mac: frozen?.mac ?? record.mac, forwards: [ssh, ...(options.forwards ?? [])] },
       ],
       memory: frozen && { path: frozen.memory, shared: false, incoming: true },
-      boot: base.bootsItself ? undefined : { ...base, parameters: kernelParameters(base, options) },
+      boot: base.bootsItself ? undefined : bootOf(base, options),
       seeded: base.bootsItself,
       detached,
       unsafeCache: record.owner !== undefined,
@@ -592,8 +601,13 @@ async function startQemu(
   }
 }
 
+function bootOf(base: Base, options: StartOptions): NonNullable<QemuPlan['boot']> {
+  return { kernel: base.kernel, initrd: base.tinyInitrd ?? base.initrd, parameters: kernelParameters(base, options) };
+}
+
 function kernelParameters(base: Base, options: StartOptions): string[] {
-  return [`root=UUID=${base.rootUuid}`, 'rw', 'console=ttyS0', 'quiet', ...(options.kernelParameters ?? [])];
+  const fast = base.tinyInitrd === undefined ? [] : FAST_PARAMETERS;
+  return [`root=UUID=${base.rootUuid}`, 'rw', 'console=ttyS0', 'quiet', ...fast, ...(options.kernelParameters ?? [])];
 }
 
 /** A child that fails at once (a port in use, an unknown option) does so within this time. */

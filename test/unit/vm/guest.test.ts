@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { planSources } from '../../../src/deb/mirror.ts';
 import { customizeHook, guestFiles, oemString, SSH_UP_LINE } from '../../../src/vm/guest.ts';
 
-const files = guestFiles(planSources('bookworm', [], 'http://m.example/debian'));
+const files = guestFiles(planSources('bookworm', [], 'http://m.example/debian'), 'fast');
 const content = (path: string) => files.find((file) => file.path === path)?.content ?? '';
 
 describe('oemString', () => {
@@ -10,7 +10,8 @@ describe('oemString', () => {
     const text = oemString({
       hostname: 'web',
       authorizedKeys: ['ssh-ed25519 AAAA me\n'],
-      hostKey: '-----BEGIN-----\nx\n',
+      hostKey: { privateKey: '-----BEGIN-----\nx\n', publicKey: 'ssh-ed25519 BBBB web' },
+      user: 'admin',
       nets: [{ mac: '52:54:00:00:00:01', address: '10.0.2.15/24', gateway: '10.0.2.2', dns: '10.0.2.3' }],
       hosts: ['10.0.2.2 host.buildkit'],
     });
@@ -18,6 +19,8 @@ describe('oemString', () => {
       'buildkit',
       'buildkit.hostname=web',
       'buildkit.key=ssh-ed25519 AAAA me',
+      'buildkit.user=admin',
+      'buildkit.hostpub=ssh-ed25519 BBBB web',
       `buildkit.hostkey=${Buffer.from('-----BEGIN-----\nx\n').toString('base64')}`,
       'buildkit.net=52:54:00:00:00:01 10.0.2.15/24 10.0.2.2 10.0.2.3',
       'buildkit.host=10.0.2.2 host.buildkit',
@@ -38,7 +41,7 @@ describe('files of the guest', () => {
 });
 
 describe('customizeHook', () => {
-  const hook = customizeHook([{ path: "/etc/it's here", mode: 0o640, content: 'a\n$(rm -rf /)\n' }]);
+  const hook = customizeHook([{ path: "/etc/it's here", mode: 0o640, content: 'a\n$(rm -rf /)\n' }], 'plain');
 
   it('writes content that no shell looks at, with owner and mode', () => {
     expect(hook).toContain(Buffer.from('a\n$(rm -rf /)\n').toString('base64'));
