@@ -5,7 +5,7 @@ import { UsageError } from '../core/errors.ts';
 import { printable } from '../core/log.ts';
 import { type DebFile, extractDeb, listDeb, readDeb } from '../deb/archive.ts';
 import { getField } from '../deb/control.ts';
-import { type BuildRequest, buildPackages, type DependencyMode, planBuild } from '../pkg/build.ts';
+import { type BuildRequest, type BuildResult, buildPackages, type DependencyMode, planBuild } from '../pkg/build.ts';
 import { diffDebs, diffText } from '../pkg/diff.ts';
 import { packageInfo, packageInfoText } from '../pkg/info.ts';
 import { type Finding, lintDeb } from '../pkg/lint.ts';
@@ -32,6 +32,12 @@ interface BuildOptions {
   readonly network?: boolean;
   readonly timeLimit?: string;
   readonly dryRun?: boolean;
+  readonly explain?: boolean;
+  readonly sbom?: boolean;
+  readonly checkContents?: boolean;
+  readonly exportDebian?: string;
+  readonly rpm?: boolean;
+  readonly allowScripts?: string[];
 }
 
 export function addPkgCommands(program: Command, cli: Cli): void {
@@ -54,15 +60,18 @@ export function addPkgCommands(program: Command, cli: Cli): void {
     .option('--explain', 'say why each package was built anew, or not')
     .option('--sbom', 'write a bill of materials beside each package (SPDX 2.3, JSON)')
     .option('--export-debian <dir>', 'write source trees that dpkg-buildpackage turns into the same packages')
+    .option('--check-contents', 'look in what the suite has for the same files: conflicts, or an error')
+    .option('--allow-scripts <names...>', 'npm packages, NAME or NAME@VERSION, whose install scripts may run')
     .option('--rpm', 'make .rpm files of them, too, by alien')
     .action(
       cli.action(async (cx, inputs: string[], options: BuildOptions) => {
         await using proxy = await proxyFor(cx, options);
         const request = await buildRequest(cx, inputs, options, proxy);
         const context = through(cx, proxy);
-        return options.dryRun
-          ? planOutput(request, await planBuild(context, request))
-          : buildOutput(await buildPackages(context, request));
+        if (options.dryRun) return planOutput(request, await planBuild(context, request));
+        const result = await buildPackages(context, request);
+        const others = await otherForms(context, cx, result, options, request.outDir);
+        return buildOutput(result, others, options.explain);
       }),
     );
   withPlanOptions(pkg.command('plan'))
@@ -208,6 +217,8 @@ async function buildRequest(
     upstreamVersion: options.upstreamVersion,
     maintainer: options.maintainer ?? pkg.maintainer,
     compression: options.compression ?? pkg.compression,
+    sbom: options.sbom ?? pkg.sbom,
+    checkContents: options.checkContents ?? pkg['check-contents'],
     published:
       options.repo === undefined ? undefined : await publishedIn(cx, options.repo, options.suite ?? config.suite),
     refresh: options.refresh,
@@ -215,7 +226,12 @@ async function buildRequest(
     isolation: options.isolation ?? pkg.isolation,
     network: options.network ?? pkg.network,
     timeLimitMs: options.timeLimit === undefined ? undefined : minutes(options.timeLimit),
-    policy: { ...pkg, deps: options.deps ?? pkg.deps, mirror: options.mirror ?? pkg.mirror },
+    policy: {
+      ...pkg,
+      deps: options.deps ?? pkg.deps,
+      mirror: options.mirror ?? pkg.mirror,
+      'allow-scripts': options.allowScripts ?? pkg['allow-scripts'],
+    },
   };
 }
 
@@ -234,8 +250,31 @@ function planOutput(request: BuildRequest, plan: Awaited<ReturnType<typeof planB
   return { data: { suite: request.suite, ...plan }, text: table(rows) };
 }
 
-function buildOutput(result: Awaited<ReturnType<typeof buildPackages>>): Output {
+/** What was asked for beside the .deb files: paths of source trees and .rpm files. */
+async function otherForms(
+  context: CommandContext,
+  cx: CommandContext,
+  { packages }: BuildResult,
+  options: BuildOptions,
+  outDir: string,
+): Promise<string[]> {
+  const made: string[] = [];
+  if (options.exportDebian !== undefined) {
+    const { exportDebian } = await import('../pkg/export-debian.ts');
+    const dir = resolve(cx.cwd, options.exportDebian);
+    for (const one of packages) made.push(await exportDebian(context, one.path, dir));
+  }
+  if (options.rpm) {
+    const { makeRpm } = await import('../pkg/rpm.ts');
+    for (const one of packages) made.push(await makeRpm(context, one, outDir));
+  }
+  return made;
+}
+
+function buildOutput(result: BuildResult, others: readonly string[], explain = false): Output {
   const data = result.packages.map(({ control, ...one }) => ({ ...one, depends: getField(control, 'Depends') ?? '' }));
+  const reasons = explain ? [table(result.explained.map((one) => [one.name, one.version, one.outcome, one.why]))] : [];
   const summary = `${result.packages.length} packages: ${result.built} new, ${result.reused} unchanged`;
-  return { data: { ...result, packages: data }, text: [...result.packages.map((one) => one.path), summary].join('\n') };
+  const text = [...result.packages.map((one) => one.path), ...others, ...reasons, summary].join('\n');
+  return { data: { ...result, packages: data, others }, text };
 }

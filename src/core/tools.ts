@@ -1,6 +1,7 @@
 /** Which Debian package brings which program, so that a missing one is met early and with the line that mends it. */
 
 const PACKAGE_OF: Readonly<Record<string, string>> = {
+  alien: 'alien',
   apt: 'apt',
   'apt-cache': 'apt',
   'apt-config': 'apt',
@@ -35,6 +36,7 @@ const PACKAGE_OF: Readonly<Record<string, string>> = {
   mmdebstrap: 'mmdebstrap',
   newuidmap: 'uidmap',
   nft: 'nftables',
+  objcopy: 'binutils',
   objdump: 'binutils',
   python3: 'python3',
   'qemu-img': 'qemu-utils',
@@ -43,6 +45,8 @@ const PACKAGE_OF: Readonly<Record<string, string>> = {
   setpriv: 'util-linux',
   sfdisk: 'fdisk',
   reprepro: 'reprepro',
+  rpm: 'rpm',
+  rpmbuild: 'rpm',
   ssh: 'openssh-client',
   'ssh-keygen': 'openssh-client',
   tar: 'tar',

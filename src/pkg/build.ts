@@ -5,21 +5,28 @@
  * -> checked against each other -> placed in the folder asked for. Nothing appears there before all of it is made.
  */
 import { availableParallelism, machine } from 'node:os';
+import { join } from 'node:path';
 import pLimit from 'p-limit';
 import type { Context } from '../core/context.ts';
 import { UserError } from '../core/errors.ts';
+import { writeFileAtomic } from '../core/files.ts';
 import { debArch } from '../deb/arch.ts';
 import type { Compression } from '../deb/compression.ts';
 import { type BinaryPackage, debFileName } from '../deb/package.ts';
 import { suiteFacts, suiteMark } from '../deb/suites.ts';
+import type { Explanation } from './explain.ts';
+import { findClashes, relationsAmong } from './file-conflicts.ts';
 import { readInputs } from './inputs.ts';
 import type { BuildPolicy, DependencyMode, PackageJob, PlannedDependency } from './job.ts';
 import { chooseMaintainer } from './maintainer.ts';
 import { prepareManifest } from './manifest/builder.ts';
 import type { NodeBuildOptions } from './node/builder.ts';
-import { type Built, buildJob, findClashes, placePackages } from './produce.ts';
+import { type Built, buildJob, type ExtraRelations, placePackages } from './produce.ts';
 import { type PublishedPackage, refuseOldVersions } from './published.ts';
 import { preparePython } from './python/builder.ts';
+import type { Isolation } from './root/choose.ts';
+import { buildSources, planSources, readSources } from './source-package/prepare.ts';
+import type { DebianSource } from './source-package/read.ts';
 import { prepareTree } from './tree/builder.ts';
 
 export type { DependencyMode };
@@ -45,10 +52,20 @@ export interface BuildRequest {
   readonly compression?: Compression | undefined;
   /** What becomes of dependencies; default: each is built. */
   readonly policy?: BuildPolicy | undefined;
+  /** Writes a bill of materials beside each package: SPDX 2.3. */
+  readonly sbom?: boolean | undefined;
+  /** Looks in the suite's Contents for packages that have the same files. */
+  readonly checkContents?: boolean | undefined;
   /** What the suite of the repository has: every version must sort above it, or be it, byte for byte. */
   readonly published?: readonly PublishedPackage[] | undefined;
   /** An apt proxy for what is read from the suite's mirror; pip and npm have theirs in the environment. */
   readonly proxy?: string | undefined;
+  /** Where sources are built; default 'auto'. */
+  readonly isolation?: Isolation | undefined;
+  /** Builds in a root may reach the network; default no. */
+  readonly network?: boolean | undefined;
+  /** After which a build of a source is ended. */
+  readonly timeLimitMs?: number | undefined;
   /** Asks the index again, also when it was asked minutes ago. */
   readonly refresh?: boolean | undefined;
 }
@@ -82,17 +99,20 @@ export interface BuildResult {
   /** How many were built now; the others were there, byte for byte. */
   readonly built: number;
   readonly reused: number;
+  /** Why each was made anew or taken from the cache. */
+  readonly explained: readonly (Explanation & { readonly name: string; readonly version: string })[];
 }
 
 /** Resolves the closure and says what `buildPackages` would build. Writes nothing outside the cache. */
 export async function planBuild(context: Context, request: BuildRequest): Promise<BuildPlan> {
   await using prepared = await prepare(context, request);
   const { jobs, table, edges } = prepared;
-  refuseOldVersions(jobs, request.published);
-  const packages = jobs.map(
+  const rows = planSources(prepared.sources);
+  refuseOldVersions([...jobs, ...rows], request.published);
+  const packages = [...jobs, ...rows].map(
     ({ name, version, source, why }): PlannedPackage => ({ name, version, source, why, decision: 'build' }),
   );
-  return { packages, table, edges };
+  return { packages, table: [...table, ...rows], edges };
 }
 
 /**
@@ -104,39 +124,71 @@ export async function buildPackages(context: Context, request: BuildRequest): Pr
   const { jobs } = prepared;
   refuseOldVersions(jobs, request.published);
   const limit = pLimit(availableParallelism());
-  const compression = request.compression ?? 'xz';
-  const built: Built[] = await context.log.step(`Build ${jobs.length} packages for ${request.suite}`, () =>
-    Promise.all(jobs.map((job) => limit(() => buildJob(context, job, compression)))),
+  const options = {
+    compression: request.compression ?? 'xz',
+    line: `${request.suite} ${request.architecture ?? debArch(machine())}`,
+  };
+  const buildAll = () => Promise.all(jobs.map((job) => limit(() => buildJob(context, job, options))));
+  const title = `Build ${jobs.length} packages for ${request.suite}`;
+  const first = jobs.length === 0 ? [] : await context.log.step(title, buildAll);
+  const relations = await fileRelations(context, request, first, prepared.edges);
+  const built = await Promise.all(
+    jobs.map((job, index) => {
+      const more = relations.get(job.name);
+      return more === undefined ? first[index]! : limit(() => buildJob(context, job, { ...options, relations: more }));
+    }),
   );
-  const warnings = new Set([...prepared.warnings, ...built.flatMap((one) => one.warnings)]);
+  const warnings = new Set([...prepared.warnings, ...built.flatMap((one) => one.warnings), ...saidOf(relations)]);
   for (const warning of warnings) context.log.warn(warning);
-  refuseClashes(built);
-  refuseOldVersions(
-    built.map((one) => one.package),
-    request.published,
-  );
-  const placed = await placePackages(context, built, request.outDir);
-  const asked = jobs.filter((job) => job.why === 'asked for').map((job) => job.name);
-  const first = (one: BinaryPackage) => (asked.includes(one.name) ? 0 : 1);
+  const made = built.flatMap((one) => (one.debug === undefined ? [one.package] : [one.package, one.debug]));
+  refuseOldVersions(made, request.published);
+  const placed = await placePackages(context, made, request.outDir);
+  const sources = await buildSources(context, prepared.sources, { ...request, mirror: request.policy?.mirror });
+  const asked = [...jobs.filter((job) => job.why === 'asked for').map((job) => job.name), ...sources.asked];
+  if (request.sbom) await writeSboms(context, built, request.outDir);
+  const rank = (one: BinaryPackage) => (asked.includes(one.name) ? 0 : 1);
   return {
-    packages: placed.packages.toSorted((a, b) => first(a) - first(b)),
+    packages: [...placed.packages, ...sources.packages].toSorted((a, b) => rank(a) - rank(b)),
     asked,
-    built: placed.written,
-    reused: placed.kept,
+    built: placed.written + sources.built,
+    reused: placed.kept + sources.reused,
+    explained: jobs.map(({ name, version }, index) => ({ name, version, ...built[index]!.explanation })),
   };
 }
 
-function refuseClashes(built: readonly Built[]): void {
-  const clashes = findClashes(built);
-  if (clashes.length === 0) return;
-  const lines = clashes.slice(0, 10).map(({ path, owners }) => `  ${path}: ${owners.join(' and ')}`);
-  throw new UserError(
-    'file-clash',
-    `${clashes.length} files are in two packages, and dpkg would refuse the second:\n${lines.join('\n')}`,
-    {
-      hint: 'two of these distributions cannot be installed together: ask for one of them only',
-    },
+/** What packages must say of others that have the same files. @throws ProblemsError `file-clash` */
+async function fileRelations(
+  context: Context,
+  request: BuildRequest,
+  built: readonly Built[],
+  edges: Prepared['edges'],
+): Promise<Map<string, ExtraRelations>> {
+  const owned = built.map((one) => ({ name: one.package.name, paths: one.paths }));
+  const relations = relationsAmong(findClashes(owned), edges);
+  if (!request.checkContents) return relations;
+  const { suiteRelations } = await import('./suite-conflicts.ts');
+  for (const [name, more] of await suiteRelations(context, request, built)) {
+    const known = relations.get(name);
+    const both = (field: 'Conflicts' | 'Replaces') => [...(known?.[field] ?? []), ...(more[field] ?? [])];
+    relations.set(name, { Conflicts: both('Conflicts'), Replaces: both('Replaces') });
+  }
+  return relations;
+}
+
+function saidOf(relations: ReadonlyMap<string, ExtraRelations>): string[] {
+  return [...relations].map(
+    ([name, { Conflicts = [] }]) =>
+      `'${name}' has files that ${Conflicts.join(', ')} ${Conflicts.length > 1 ? 'have' : 'has'}, too: it conflicts with and replaces it`,
   );
+}
+
+async function writeSboms(context: Context, built: readonly Built[], outDir: string): Promise<void> {
+  const { sbomText } = await import('./sbom.ts');
+  for (const { package: one, components, date } of built) {
+    context.signal.throwIfAborted();
+    const name = debFileName(one.name, one.version, one.architecture).replace(/\.deb$/, '.spdx.json');
+    await writeFileAtomic(join(outDir, name), sbomText(one, components, date, 'buildkit'));
+  }
 }
 
 function sourceDateEpoch(context: Context): number | undefined {
@@ -147,6 +199,8 @@ function sourceDateEpoch(context: Context): number | undefined {
 /** What all builders planned; disposing frees what they hold to make it. */
 interface Prepared extends AsyncDisposable {
   readonly jobs: readonly PackageJob[];
+  /** Debian source packages: dpkg-buildpackage makes all of their packages. */
+  readonly sources: readonly DebianSource[];
   readonly table: readonly PlannedDependency[];
   readonly edges: readonly (readonly [from: string, to: string])[];
   readonly warnings: readonly string[];
@@ -190,16 +244,17 @@ async function prepare(context: Context, request: BuildRequest): Promise<Prepare
     edges.push(...python.edges);
     warnings.push(...python.warnings);
   }
-  refuseSameNames(jobs);
+  const sources = await readSources(context, inputs.sources, request.outDir);
+  refuseSameNames([...jobs, ...planSources(sources)]);
   const owned = stack.move();
-  return { jobs, table, edges, warnings, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return { jobs, sources, table, edges, warnings, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
 function nodeOptions(policy: BuildPolicy): Pick<NodeBuildOptions, 'mode' | 'allowScripts'> {
   return { mode: policy.npm ?? 'bundle', allowScripts: policy['allow-scripts'] ?? [] };
 }
 
-function refuseSameNames(jobs: readonly PackageJob[]): void {
+function refuseSameNames(jobs: readonly Pick<PackageJob, 'name' | 'version' | 'source'>[]): void {
   const seen = new Map<string, string>();
   for (const { name, version, source } of jobs) {
     const other = seen.get(name);

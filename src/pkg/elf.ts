@@ -99,3 +99,59 @@ function readDynamic(bytes: Uint8Array): ElfNeeds | undefined {
     machine: u16(18),
   };
 }
+
+export interface ElfSections {
+  readonly names: readonly string[];
+  /** Hex digits of .note.gnu.build-id. */
+  readonly buildId: string | undefined;
+  readonly machine: number;
+  /** ET_DYN: a library, or a program that may lie anywhere. */
+  readonly isShared: boolean;
+}
+
+/** Section names of an ELF file of this byte order; undefined: none, or not whole. */
+export function readElfSections(bytes: Uint8Array): ElfSections | undefined {
+  if (bytes.length < 64 || bytes[0] !== 0x7f || bytes[1] !== 0x45 || bytes[2] !== 0x4c || bytes[3] !== 0x46)
+    return undefined;
+  try {
+    return sectionsOf(bytes);
+  } catch (error) {
+    if (error instanceof RangeError) return undefined;
+    throw error;
+  }
+}
+
+function sectionsOf(bytes: Uint8Array): ElfSections | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const wide = bytes[4] === 2;
+  const little = bytes[5] === 1;
+  const u16 = (at: number) => view.getUint16(at, little);
+  const u32 = (at: number) => view.getUint32(at, little);
+  const word = (at: number) => (wide ? Number(view.getBigUint64(at, little)) : u32(at));
+  const table = word(wide ? 40 : 32);
+  const size = u16(wide ? 58 : 46);
+  const count = u16(wide ? 60 : 48);
+  if (table === 0 || count === 0) return undefined;
+  const headers = Array.from({ length: count }, (_, index) => {
+    const at = table + index * size;
+    return { name: u32(at), offset: word(at + (wide ? 24 : 16)), size: word(at + (wide ? 32 : 20)) };
+  });
+  const strings = headers[u16(wide ? 62 : 50)];
+  if (strings === undefined) return undefined;
+  const nameOf = (offset: number): string => {
+    const from = strings.offset + offset;
+    const end = bytes.indexOf(0, from);
+    if (from >= bytes.length || end < 0) throw new RangeError('name outside of the file');
+    return Buffer.from(bytes.subarray(from, end)).toString('latin1');
+  };
+  const named = headers.map((header) => ({ ...header, text: nameOf(header.name) }));
+  const note = named.find((header) => header.text === '.note.gnu.build-id');
+  // Elf_Nhdr: lengths of name and description, type; then 'GNU\0' and the id itself
+  const id = note && bytes.subarray(note.offset + 16, note.offset + 16 + u32(note.offset + 4));
+  return {
+    names: named.map((header) => header.text).filter((text) => text !== ''),
+    buildId: id === undefined || id.length < 2 ? undefined : Buffer.from(id).toString('hex'),
+    machine: u16(18),
+    isShared: u16(16) === 3,
+  };
+}

@@ -1,5 +1,7 @@
 /** What builders hand to `build`: planned packages with the means to make each; and the words of a policy. */
 import type { DebSpec } from '../deb/archive.ts';
+import type { KeyParts } from './explain.ts';
+import type { Component } from './sbom.ts';
 
 /** One package that is planned. Builders (python, node, tree, manifest) make these; `produce` turns them into files. */
 export interface PackageJob {
@@ -12,6 +14,8 @@ export interface PackageJob {
   readonly why: string;
   /** Digest of everything that decides the bytes; undefined where that cannot be known without making it. */
   readonly key: string | undefined;
+  /** What the key was made of, by name, to say what changed. */
+  readonly parts?: KeyParts | undefined;
   /** Seconds since the epoch, where it is known beforehand. */
   readonly sourceDateEpoch?: number | undefined;
   make(): Promise<Made>;
@@ -22,6 +26,10 @@ export interface Made extends Partial<Disposable> {
   readonly spec: DebSpec;
   readonly architecture: string;
   readonly warnings: readonly string[];
+  /** What others made and the package carries, the one that it is named after first. */
+  readonly components?: readonly Component[];
+  /** True for installed paths of programs and libraries that were compiled here: their symbols are split off. */
+  readonly isCompiledHere?: (path: string) => boolean;
   /** Needed where the job does not say it. */
   readonly sourceDateEpoch?: number;
 }

@@ -12,78 +12,139 @@ import { UserError } from '../core/errors.ts';
 import { digestFile, exists, explainWriteError } from '../core/files.ts';
 import { type DebSpec, writeDeb } from '../deb/archive.ts';
 import type { Compression } from '../deb/compression.ts';
-import { formatParagraph, parseParagraph } from '../deb/control.ts';
+import { formatParagraph, getField, type Paragraph, parseParagraph, setField } from '../deb/control.ts';
 import { type BinaryPackage, debFileName } from '../deb/package.ts';
 import { cachedFiles, forget, keepFiles, keyOf, workFolder } from './cache.ts';
+import { splitDebugSymbols } from './debug-symbols.ts';
+import { type Explanation, explain, keepLastParts, lastParts } from './explain.ts';
 import type { PackageJob } from './job.ts';
 import { type Finding, lint, lintInputOf } from './lint.ts';
+import type { Component } from './sbom.ts';
 
 export interface Built {
   readonly package: BinaryPackage;
+  /** Debug symbols of what was compiled here. */
+  readonly debug: BinaryPackage | undefined;
   /** Every file and link that it installs, sorted; no folders. */
   readonly paths: readonly string[];
   readonly warnings: readonly string[];
+  readonly components: readonly Component[];
+  /** Seconds since the epoch. */
+  readonly date: number;
+  readonly explanation: Explanation;
 }
 
-interface Notes {
-  readonly package: Omit<BinaryPackage, 'path' | 'control'> & { readonly control: string };
-  readonly paths: readonly string[];
-  readonly warnings: readonly string[];
+export interface ProduceOptions {
+  readonly compression: Compression;
+  /** Codename and architecture: what tells this series of builds from others. */
+  readonly line: string;
+  /** Fields to which relations are added: 'Conflicts' to names. */
+  readonly relations?: ExtraRelations | undefined;
+}
+
+/** By field name. */
+export type ExtraRelations = Readonly<Partial<Record<'Conflicts' | 'Replaces', readonly string[]>>>;
+
+type NotedPackage = Omit<BinaryPackage, 'path' | 'control'> & { readonly control: string };
+
+interface Notes extends Omit<Built, 'package' | 'debug' | 'explanation'> {
+  readonly package: NotedPackage;
+  readonly debug?: NotedPackage | undefined;
 }
 
 /** Makes a package, or finds it made: the key says what went into it. */
-export async function buildJob(context: Context, job: PackageJob, compression: Compression): Promise<Built> {
-  const key = job.key === undefined ? undefined : keyOf(['deb', job.key, job.name, job.version, compression]);
+export async function buildJob(context: Context, job: PackageJob, options: ProduceOptions): Promise<Built> {
+  const { compression, relations } = options;
+  const key =
+    job.key === undefined
+      ? undefined
+      : keyOf(['deb', job.key, job.name, job.version, compression, ...(relations === undefined ? [] : [relations])]);
   const cached = key === undefined ? undefined : await readCached(context, key);
-  if (cached) return cached;
-  context.log.detail(`build ${job.name} ${job.version}`);
-  return produce(context, job, compression, key);
+  const parts = job.parts && { ...job.parts, compression, ...(relations && { relations: JSON.stringify(relations) }) };
+  const last = cached ? undefined : await lastParts(context, job.name, options.line);
+  const explanation = explain(cached ? 'reused' : 'built', parts, last);
+  if (cached) return { ...cached, explanation };
+  context.log.detail(`build ${job.name} ${job.version} (${explanation.why})`);
+  const built = await produce(context, job, options, key);
+  if (parts !== undefined) await keepLastParts(context, job.name, options.line, parts);
+  return { ...built, explanation };
 }
 
-async function readCached(context: Context, key: string): Promise<Built | undefined> {
+async function readCached(context: Context, key: string): Promise<Omit<Built, 'explanation'> | undefined> {
   const files = await cachedFiles(context, 'debs', key);
-  const path = files?.find((file) => file.endsWith('.deb'));
-  const notes = files?.find((file) => file.endsWith('notes.json'));
-  if (path === undefined || notes === undefined) return undefined;
-  const { package: kept, paths, warnings } = JSON.parse(await readFile(notes, 'utf8')) as Notes;
-  if ((await digestFile(path, 'sha256')) !== kept.sha256) {
-    context.log.warn(`the cached '${basename(path)}' is damaged: it is built again`);
-    await forget(context, 'debs', key);
-    return undefined;
-  }
-  return { package: { ...kept, path, control: parseParagraph(kept.control) }, paths, warnings };
+  const file = files?.find((one) => one.endsWith('notes.json'));
+  if (files === undefined || file === undefined) return undefined;
+  const notes = JSON.parse(await readFile(file, 'utf8')) as Notes;
+  const packages = await Promise.all([notes.package, notes.debug].map((one) => one && readNoted(files, one)));
+  const [main, debug] = packages;
+  if (main !== undefined && (notes.debug === undefined || debug !== undefined))
+    return { ...notes, package: main, debug };
+  context.log.warn(`the cached '${notes.package.name}' is damaged: it is built again`);
+  await forget(context, 'debs', key);
+  return undefined;
+}
+
+/** undefined: it is not there, or not as it was written. */
+async function readNoted(files: readonly string[], noted: NotedPackage): Promise<BinaryPackage | undefined> {
+  const name = debFileName(noted.name, noted.version, noted.architecture);
+  const path = files.find((file) => basename(file) === name);
+  if (path === undefined || (await digestFile(path, 'sha256')) !== noted.sha256) return undefined;
+  return { ...noted, path, control: parseParagraph(noted.control) };
 }
 
 async function produce(
   context: Context,
   job: PackageJob,
-  compression: Compression,
+  options: ProduceOptions,
   key: string | undefined,
-): Promise<Built> {
+): Promise<Omit<Built, 'explanation'>> {
   await using scratch = await workFolder(context);
   const folder = join(scratch.path, 'deb');
   await mkdir(folder);
   const made = await job.make();
   try {
-    const sourceDateEpoch = made.sourceDateEpoch ?? job.sourceDateEpoch;
-    if (sourceDateEpoch === undefined) throw new Error(`nothing says when '${job.name}' is from`);
-    const path = join(folder, debFileName(job.name, job.version, made.architecture));
-    const written = await writeDeb(context, path, made.spec, { compression, sourceDateEpoch });
-    const { path: _, control, ...digests } = written;
-    const paths = pathsOf(made.spec);
-    const warnings = [...made.warnings, ...lint(lintInputOf(made.spec)).map(asWarning)];
-    const notes: Notes = { package: { ...digests, control: formatParagraph(control) }, paths, warnings };
+    const date = made.sourceDateEpoch ?? job.sourceDateEpoch;
+    if (date === undefined) throw new Error(`nothing says when '${job.name}' is from`);
+    const related = { ...made.spec, control: withRelations(made.spec.control, options.relations) };
+    const {
+      spec,
+      debug,
+      warnings: more,
+    } = made.isCompiledHere === undefined
+      ? { spec: related, debug: undefined, warnings: [] }
+      : await splitDebugSymbols(context, related, made.isCompiledHere, join(scratch.path, 'split'));
+    const write = async (one: DebSpec, name: string): Promise<BinaryPackage> => {
+      const path = join(folder, debFileName(name, job.version, made.architecture));
+      return writeDeb(context, path, one, { compression: options.compression, sourceDateEpoch: date });
+    };
+    const written = await write(spec, job.name);
+    const symbols = debug && (await write(debug, `${job.name}-dbgsym`));
+    const warnings = [...made.warnings, ...more, ...lint(lintInputOf(spec)).map(asWarning)];
+    const facts = { paths: pathsOf(spec), warnings, components: made.components ?? [], date };
+    const notes: Notes = { ...facts, package: noted(written), debug: symbols && noted(symbols) };
     await writeFile(join(folder, 'notes.json'), JSON.stringify(notes));
     // without a key known beforehand, the bytes themselves are the key
-    const kept = await keepFiles(context, 'debs', key ?? keyOf(['bytes', digests.sha256]), folder);
-    return {
-      package: { ...digests, control, path: kept.find((file) => file.endsWith('.deb'))! },
-      paths,
-      warnings,
-    };
+    const kept = await keepFiles(context, 'debs', key ?? keyOf(['bytes', written.sha256]), folder);
+    const placed = (one: BinaryPackage) => ({
+      ...one,
+      path: kept.find((file) => basename(file) === basename(one.path))!,
+    });
+    return { ...facts, package: placed(written), debug: symbols && placed(symbols) };
   } finally {
     made[Symbol.dispose]?.();
   }
+}
+
+function noted({ path: _, control, ...digests }: BinaryPackage): NotedPackage {
+  return { ...digests, control: formatParagraph(control) };
+}
+
+function withRelations(control: Paragraph, relations: ExtraRelations | undefined): Paragraph {
+  let more = control;
+  for (const [field, names] of Object.entries(relations ?? {})) {
+    more = setField(more, field, [getField(more, field), ...names].filter(Boolean).join(', '));
+  }
+  return more;
 }
 
 function asWarning(finding: Finding): string {
@@ -97,36 +158,18 @@ function pathsOf(spec: DebSpec): string[] {
   return paths.sort();
 }
 
-export interface Clash {
-  readonly path: string;
-  readonly owners: readonly string[];
-}
-
-/** Files that two packages of one plan would both own (Policy 7.6: dpkg refuses the second). */
-export function findClashes(built: readonly Pick<Built, 'package' | 'paths'>[]): Clash[] {
-  const owners = new Map<string, string[]>();
-  for (const one of built) {
-    for (const path of one.paths) {
-      const known = owners.get(path);
-      if (known) known.push(one.package.name);
-      else owners.set(path, [one.package.name]);
-    }
-  }
-  return [...owners].filter(([, names]) => names.length > 1).map(([path, names]) => ({ path, owners: names.sort() }));
-}
-
 /**
  * Puts the packages into `outDir`, each whole; one that is there with the same bytes stays.
  * @throws UserError `version-exists` before anything is written, when one is there with other bytes
  */
 export async function placePackages(
   context: Context,
-  built: readonly Built[],
+  built: readonly BinaryPackage[],
   outDir: string,
 ): Promise<{ packages: BinaryPackage[]; written: number; kept: number }> {
   const packages: BinaryPackage[] = [];
   const missing: [from: string, to: string][] = [];
-  for (const { package: one } of built) {
+  for (const one of built) {
     const path = join(outDir, basename(one.path));
     packages.push({ ...one, path });
     if (!(await exists(path))) missing.push([one.path, path]);

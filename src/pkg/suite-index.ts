@@ -1,39 +1,36 @@
 /**
- * What the target suite itself has: its Python packages with version and relations.
+ * What the target suite itself has: its packages of Python and Node.js with version and relations.
  *
- * Secret: where the list comes from (apt's own lists where this machine follows the suite, else a mirror, its InRelease
- * checked by gpgv), and what upstream version a Debian version stands for.
+ * Secret: where the list comes from (apt's own lists where this machine follows the suite, else its archive), and what upstream
+ * version a Debian version stands for.
  */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Context } from '../core/context.ts';
-import { RemoteError, ToolError, UserError } from '../core/errors.ts';
-import { exists } from '../core/files.ts';
-import { run, start } from '../core/run.ts';
+import { start } from '../core/run.ts';
 import { getField, readParagraphs } from '../deb/control.ts';
-import { ARCHIVE_KEYRING } from '../deb/suites.ts';
 import { cachedValue, keepValue, keyOf, workFolder } from './cache.ts';
+import { aptTargets, readSignedRelease, type SuiteSource, siteOf } from './suite-archive.ts';
 
 export interface SuitePackage {
   readonly name: string;
   readonly version: string;
   /** Names in Depends and Pre-Depends, without versions. */
   readonly depends: readonly string[];
+  /** Versioned Provides, of packages of Node.js. */
+  readonly provides?: readonly (readonly [name: string, version: string])[];
+  /** No system is without it. */
+  readonly essential?: boolean;
 }
 
 export type SuiteIndex = ReadonlyMap<string, SuitePackage>;
 
-/**
- * @param mirror for suites that this machine does not follow; default: the one it has its own packages from
- * @param proxy an apt proxy for it
- * @throws UserError `no-mirror`; RemoteError; ToolError when the signature is wrong
- */
+/** @throws what `siteOf` and `readSignedRelease` refuse */
 export async function readSuiteIndex(
   context: Context,
   suite: string,
   architecture: string,
-  mirror: string | undefined,
-  proxy?: string | undefined,
+  source: SuiteSource,
 ): Promise<SuiteIndex> {
   const targets = await aptTargets(context);
   const local = targets.find(
@@ -41,38 +38,17 @@ export async function readSuiteIndex(
   );
   const list = local && (await aptList(local.file));
   if (list !== undefined) return once(context, ['apt', list], () => readAptList(context, list.path));
-  const site = mirror ?? targets.find((one) => one.component === 'main' && /\/debian\/?$/.test(one.site))?.site;
-  if (site === undefined) {
-    throw new UserError('no-mirror', `buildkit does not know where to read what ${suite} has`, {
-      hint: 'name a mirror: --mirror URL',
-    });
-  }
-  return fromMirror(context, `${site.replace(/\/$/, '')}/dists/${suite}`, architecture, proxy);
-}
-
-interface AptTarget {
-  readonly file: string;
-  readonly codename: string;
-  readonly component: string;
-  readonly architecture: string;
-  readonly site: string;
-}
-
-async function aptTargets(context: Context): Promise<AptTarget[]> {
-  const format = '$(FILENAME)\t$(CODENAME)\t$(COMPONENT)\t$(ARCHITECTURE)\t$(SITE)';
-  try {
-    const { stdout } = await run(context, 'apt-get', ['indextargets', '--format', format, 'Created-By: Packages']);
-    return stdout
-      .split('\n')
-      .filter(Boolean)
-      .map((line) => {
-        const [file = '', codename = '', component = '', architecture = '', site = ''] = line.split('\t');
-        return { file, codename, component, architecture, site };
-      });
-  } catch (error) {
-    if (error instanceof ToolError) return []; // no apt on this machine
-    throw error;
-  }
+  const release = await readSignedRelease(context, siteOf(suite, targets, source), source);
+  const name = `main/binary-${architecture}/Packages.xz`;
+  return once(context, ['mirror', release.digestOf(name)], async () => {
+    await using scratch = await workFolder(context);
+    const packed = join(scratch.path, 'Packages.xz');
+    await release.fetch(name, packed);
+    await using xz = start(context, 'xz', ['--decompress', '--stdout', packed], { stdio: { stdin: 'ignore' } });
+    const packages = await languagePackages(xz.stdout as AsyncIterable<Uint8Array>);
+    await xz.ended;
+    return packages;
+  });
 }
 
 /** apt may keep its lists compressed; apt-helper reads them whatever way. */
@@ -83,64 +59,49 @@ async function aptList(file: string): Promise<{ path: string; changed: number } 
 
 async function readAptList(context: Context, path: string): Promise<SuitePackage[]> {
   await using helper = start(context, '/usr/lib/apt/apt-helper', ['cat-file', path], { stdio: { stdin: 'ignore' } });
-  const packages = await pythonPackages(helper.stdout as AsyncIterable<Uint8Array>);
+  const packages = await languagePackages(helper.stdout as AsyncIterable<Uint8Array>);
   await helper.ended;
   return packages;
 }
 
-async function pythonPackages(source: AsyncIterable<Uint8Array>): Promise<SuitePackage[]> {
+const OURS = /^(python3?-|cython|node-|npm$|nodejs$)/;
+
+/** Those of Python and Node.js, and those that no system is without. */
+async function languagePackages(source: AsyncIterable<Uint8Array>): Promise<SuitePackage[]> {
   const packages: SuitePackage[] = [];
   for await (const paragraph of readParagraphs(source)) {
-    const name = getField(paragraph, 'Package') ?? '';
-    if (!/^python3?-|^cython/.test(name)) continue;
-    const relations = `${getField(paragraph, 'Pre-Depends') ?? ''},${getField(paragraph, 'Depends') ?? ''}`;
-    const depends = relations
+    const field = (name: string) => getField(paragraph, name) ?? '';
+    const name = field('Package');
+    const essential = field('Essential') === 'yes' || field('Priority') === 'required';
+    if (!OURS.test(name) && !essential) continue;
+    const depends = `${field('Pre-Depends')},${field('Depends')}`
       .split(/[,|]/)
       .map((one) => one.trim().split(/[\s:(]/)[0]!)
-      .filter((one) => /^python3?-|^cython/.test(one));
-    packages.push({ name, version: getField(paragraph, 'Version') ?? '', depends: [...new Set(depends)] });
+      .filter((one) => OURS.test(one));
+    packages.push({
+      name,
+      version: field('Version'),
+      depends: [...new Set(depends)],
+      ...(name.startsWith('node') ? { provides: providesOf(field('Provides')) } : {}),
+      ...(essential ? { essential } : {}),
+    });
   }
   return packages;
 }
 
+/** 'node-x (= 1.0), y' -> those with a version. */
+function providesOf(text: string): [name: string, version: string][] {
+  return [...text.matchAll(/([a-z0-9][a-z0-9+.-]+)\s*\(=\s*([^)\s]+)\s*\)/g)].map((match) => [match[1]!, match[2]!]);
+}
+
 async function once(context: Context, identity: unknown, make: () => Promise<SuitePackage[]>): Promise<SuiteIndex> {
-  const key = keyOf(['suite-index', identity]);
+  const key = keyOf(['suite-index-2', identity]);
   let packages = (await cachedValue(context, 'suites', key)) as SuitePackage[] | undefined;
   if (packages === undefined) {
     packages = await context.log.step('Read what the suite has', make);
     await keepValue(context, 'suites', key, packages);
   }
   return new Map(packages.map((one) => [one.name, one]));
-}
-
-async function fromMirror(
-  context: Context,
-  dist: string,
-  architecture: string,
-  proxy: string | undefined,
-): Promise<SuiteIndex> {
-  const { download } = await import('../core/http.ts'); // its client is large: loaded for those who need it
-  await using scratch = await workFolder(context);
-  const signed = join(scratch.path, 'InRelease');
-  await download(context, `${dist}/InRelease`, signed, { maxBytes: 16_000_000, proxy });
-  if (!(await exists(ARCHIVE_KEYRING))) {
-    throw new UserError('no-keyring', `'${ARCHIVE_KEYRING}' is missing: the suite's list cannot be trusted`, {
-      hint: 'apt-get install debian-archive-keyring',
-    });
-  }
-  const { stdout: release } = await run(context, 'gpgv', ['--keyring', ARCHIVE_KEYRING, '--output', '-', signed]);
-  const name = `main/binary-${architecture}/Packages.xz`;
-  const sha256 = new RegExp(`^ ([0-9a-f]{64})\\s+\\d+ ${name.replaceAll('.', '\\.')}$`, 'm').exec(release)?.[1];
-  if (sha256 === undefined)
-    throw new RemoteError('no-such-index', `the suite has no list for '${architecture}'`, { url: `${dist}/InRelease` });
-  return once(context, ['mirror', sha256], async () => {
-    const packed = join(scratch.path, 'Packages.xz');
-    await download(context, `${dist}/${name}`, packed, { sha256, proxy });
-    await using xz = start(context, 'xz', ['--decompress', '--stdout', packed], { stdio: { stdin: 'ignore' } });
-    const packages = await pythonPackages(xz.stdout as AsyncIterable<Uint8Array>);
-    await xz.ended;
-    return packages;
-  });
 }
 
 /**

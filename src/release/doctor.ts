@@ -67,6 +67,8 @@ const REQUIREMENTS: readonly Requirement[] = [
   { package: 'gpgv', probe: { program: 'gpgv' }, needed: 'checking signatures (tests)', since: 'test' },
   { package: 'gpg', probe: { program: 'gpg' }, needed: 'checking keys (tests)', since: 'test' },
   { package: 'gpg-agent', probe: { program: 'gpg-agent' }, needed: 'checking keys (tests)', since: 'test' },
+  { package: 'alien', probe: { program: 'alien' }, needed: 'pkg build --rpm (tests)', since: 'test' },
+  { package: 'rpm', probe: { program: 'rpmbuild' }, needed: 'pkg build --rpm (tests)', since: 'test' },
   { package: 'lintian', probe: { program: 'lintian' }, needed: 'checking packages (tests)', since: 'test' },
   { package: 'zstd', probe: { program: 'zstd' }, needed: 'large zstd packages (pkg build)', since: 'use' },
   { package: 'bzip2', probe: { program: 'bzip2' }, needed: 'reading old packages (tests)', since: 'test' },

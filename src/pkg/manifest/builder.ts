@@ -14,7 +14,7 @@ import { digestFile } from '../../core/files.ts';
 import type { DebEntry, DebSpec, MaintainerScript } from '../../deb/archive.ts';
 import { paragraph } from '../../deb/control.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
-import { keyOf } from '../cache.ts';
+import { keyed } from '../explain.ts';
 import type { PackageJob } from '../job.ts';
 import { unitFolders } from '../python/service.ts';
 import { generatedParts, mergeScript } from '../scripts.ts';
@@ -101,17 +101,17 @@ export async function prepareManifest(
     version,
     source: `the package section of '${basename(folder)}'`,
     why: 'asked for',
-    key: keyOf([
-      'manifest',
-      manifest,
+    ...keyed({
+      kind: 'manifest',
+      'package section': manifest,
       version,
       architecture,
       maintainer,
       date,
-      options.suite.codename,
-      spec.scripts ?? null,
-      await digestOf(entries),
-    ]),
+      suite: options.suite.codename,
+      scripts: spec.scripts ?? null,
+      files: await digestOf(entries),
+    }),
     sourceDateEpoch: date,
     make: async () => ({ spec, architecture, warnings: [] }),
   };

@@ -12,8 +12,10 @@ import type { DebEntry } from '../../deb/archive.ts';
 import { formatRelations, parseRelations } from '../../deb/relation.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
 import { keyOf, workFolder } from '../cache.ts';
-import type { BuildPolicy, PackageJob } from '../job.ts';
+import { keyed } from '../explain.ts';
+import type { BuildPolicy, Made, PackageJob } from '../job.ts';
 import { readService, type ServiceFiles } from '../python/service.ts';
+import { type Component, packageUrl } from '../sbom.ts';
 import { type NodeModule, packProject, type ResolvedTree, resolveTree, type TreeRequest } from './arborist.ts';
 import { readCopyright } from './copyright.ts';
 import { packageFiles } from './files.ts';
@@ -29,7 +31,7 @@ import {
   storedName,
   storeHome,
 } from './layout.ts';
-import { authorOf, programsOf } from './manifest.ts';
+import { authorOf, homepageOf, licenceOf, programsOf, textOf } from './manifest.ts';
 import { debianNodeName } from './names.ts';
 import { readNpmOptions } from './npmrc.ts';
 import { type NodePackage, nodePackage } from './package.ts';
@@ -160,10 +162,10 @@ async function plan(context: Context, prepared: Prepared): Promise<Omit<NodeBuil
       version: planned.version,
       source,
       why: planned.why,
-      key: jobKey(
+      ...jobKey(
         planned,
         nodePlan,
-        [facts.architecture, maintainer, sourceDateEpoch, source, options.suite.codename],
+        { architecture: facts.architecture, maintainer, date: sourceDateEpoch, source, suite: options.suite.codename },
         {
           allowed,
           digest: planned.kind === 'store' ? undefined : digest,
@@ -174,7 +176,9 @@ async function plan(context: Context, prepared: Prepared): Promise<Omit<NodeBuil
       make: async () => {
         const contents = await unpacked();
         const made = await compose(planned, contents, prepared, { ...facts, service: own });
-        return planned.kind === 'store' ? made : { ...made, warnings: [...contents.warnings, ...made.warnings] };
+        const components = planned.modules.map(componentOf);
+        if (planned.kind === 'store') return { ...made, components };
+        return { ...made, components, warnings: [...contents.warnings, ...made.warnings] };
       },
     };
   });
@@ -183,6 +187,26 @@ async function plan(context: Context, prepared: Prepared): Promise<Omit<NodeBuil
     [...one.links.values()].map((key) => [one.debianName, nameOf.get(key)!] as const),
   );
   return { jobs, edges, warnings: nodePlan.warnings, author, maintainer };
+}
+
+function componentOf({ name, version, manifest, integrity }: NodeModule): Component {
+  const real = textOf(manifest.name) || name;
+  const [, algorithm, base64 = ''] = /^(sha1|sha256|sha512)-([A-Za-z0-9+/=]+)/.exec(integrity ?? '') ?? [];
+  return {
+    name: real,
+    version,
+    purl: packageUrl('npm', real, version),
+    licence: licenceOf(manifest),
+    homepage: homepageOf(manifest),
+    ...(algorithm === undefined
+      ? {}
+      : {
+          digest: {
+            algorithm: algorithm as 'sha1' | 'sha256' | 'sha512',
+            hex: Buffer.from(base64, 'base64').toString('hex'),
+          },
+        }),
+  };
 }
 
 function withPolicy(depends: BuildPolicy['depends'], nodePlan: NodePlan): NodePlan {
@@ -202,34 +226,34 @@ async function serviceOf(project: NodeProject, suite: SuiteFacts): Promise<Servi
 function jobKey(
   planned: PlannedNode,
   nodePlan: NodePlan,
-  facts: readonly unknown[],
+  facts: Readonly<Record<string, unknown>>,
   own: {
     readonly allowed: readonly string[];
     readonly digest: string | undefined;
     readonly service: ServiceFiles | undefined;
   },
-): string | undefined {
+): Pick<PackageJob, 'key' | 'parts'> {
   const linked = nodePlan.packages.filter(
     (one) => one.storeKey !== undefined && [...planned.links.values()].includes(one.storeKey),
   );
   const modules = [planned, ...linked].flatMap((one) => one.modules);
   const digests = modules.map((one) => [one.location, one.version, one.integrity ?? null]);
   const isKnown = modules.every((one) => one.inBundle || one.location === '' || one.integrity !== undefined);
-  if (!isKnown) return undefined;
+  if (!isKnown) return { key: undefined };
   const { service } = own;
-  return keyOf([
-    'npm',
-    facts,
-    planned.kind,
-    planned.debianName,
-    planned.version,
-    formatRelations(planned.depends),
-    [...planned.links],
-    digests,
-    own.allowed,
-    own.digest ?? null,
-    service === undefined ? null : { ...service, entries: service.entries.map(describeEntry) },
-  ]);
+  return keyed({
+    kind: `npm ${planned.kind}`,
+    ...facts,
+    name: planned.debianName,
+    version: planned.version,
+    depends: formatRelations(planned.depends),
+    links: [...planned.links],
+    modules: digests,
+    'allowed scripts': own.allowed,
+    'the source': own.digest ?? null,
+    'the service and its files':
+      service === undefined ? null : { ...service, entries: service.entries.map(describeEntry) },
+  });
 }
 
 function describeEntry(entry: DebEntry): unknown {
@@ -243,6 +267,8 @@ interface Contents {
   readonly filled: ReadonlyMap<string, FilledModule>;
   /** Architecture of store packages that hold programs for one kind of machine. */
   readonly nativeStores: ReadonlySet<string>;
+  /** Locations of modules whose install scripts ran. */
+  readonly ran: ReadonlySet<string>;
   readonly warnings: readonly string[];
 }
 
@@ -274,7 +300,12 @@ async function unpack(
       one.storeKey !== undefined &&
       one.modules.some((module) => filled.get(module.location)!.files.some((file) => file.native)),
   );
-  return { filled, nativeStores: new Set(native.map((one) => one.storeKey!)), warnings: outcome.warnings };
+  return {
+    filled,
+    nativeStores: new Set(native.map((one) => one.storeKey!)),
+    ran: outcome.ran,
+    warnings: outcome.warnings,
+  };
 }
 
 async function fill(module: NodeModule, prepared: Prepared, built: ReadonlySet<string>): Promise<FilledModule> {
@@ -294,7 +325,7 @@ async function compose(
   contents: Contents,
   prepared: Prepared,
   facts: Omit<Parameters<typeof nodePackage>[4], 'isTiedToMachine'>,
-): Promise<NodePackage> {
+): Promise<NodePackage & Pick<Made, 'isCompiledHere'>> {
   const { options, request, project } = prepared;
   const filled = planned.modules.map((module) => contents.filled.get(module.location)!);
   const homeOf = (key: string) => storeHome(key, contents.nativeStores.has(key) ? options.architecture : undefined);
@@ -326,7 +357,11 @@ async function compose(
     ),
   );
   const isTiedToMachine = [...planned.links.values()].some((key) => contents.nativeStores.has(key));
-  return nodePackage(planned, filled, placed, copyrights, { ...facts, isTiedToMachine });
+  const made = nodePackage(planned, filled, placed, copyrights, { ...facts, isTiedToMachine });
+  const compiled = planned.modules.filter((one) => contents.ran.has(one.location)).map((one) => `${place(one)}/build/`);
+  if (compiled.length === 0) return made;
+  const isCompiledHere = (path: string) => compiled.some((folder) => path.startsWith(folder));
+  return { ...made, isCompiledHere };
 }
 
 /** Where the files of what was asked for really are. */

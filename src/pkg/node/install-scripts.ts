@@ -5,15 +5,16 @@
  * running for ever. Native add-ons are built by such scripts, against the headers of the target's Node.js.
  */
 
-import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import type { Context } from '../../core/context.ts';
 import { ToolError, UserError } from '../../core/errors.ts';
 import { exists } from '../../core/files.ts';
 import { printable } from '../../core/log.ts';
-import { hasProgram, run } from '../../core/run.ts';
+import { run } from '../../core/run.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
+import { readElfSections } from '../elf.ts';
 import type { NodeModule } from './arborist.ts';
 import { nodeHeaders } from './headers.ts';
 import { asTable, installScriptsOf } from './manifest.ts';
@@ -116,7 +117,7 @@ async function runOne(
       throw error instanceof ToolError ? explainScript(error, module, event, logFile) : error;
     }
   }
-  if (buildsItself) await stripAddons(context, join(folder, 'build/Release'));
+  if (buildsItself) await refuseOtherMachine(join(folder, 'build/Release'), module, request.target);
 }
 
 /** No network but a loopback that is down; all children end with the script. */
@@ -181,20 +182,17 @@ async function toolFolder(folder: string): Promise<string> {
   return tools;
 }
 
-async function stripAddons(context: Context, folder: string): Promise<void> {
-  if (!(await exists(folder)) || !(await hasProgram(context, 'strip'))) return;
-  await run(context, 'find', [
-    folder,
-    '-maxdepth',
-    '1',
-    '-name',
-    '*.node',
-    '-exec',
-    'strip',
-    '--strip-unneeded',
-    '{}',
-    '+',
-  ]);
+/** What a compiler of this machine made for another processor than the target's would be left out of the package. */
+async function refuseOtherMachine(folder: string, module: NodeModule, target: NodeTarget): Promise<void> {
+  const names = await readdir(folder).catch(() => []);
+  for (const name of names.filter((one) => one.endsWith('.node'))) {
+    const elf = readElfSections(await readFile(join(folder, name)));
+    if (elf === undefined || elf.machine === target.elfMachine) continue;
+    const shown = printable(`${module.name}@${module.version}`);
+    throw new UserError('native-addon', `'${shown}' was compiled for another processor than ${target.architecture}`, {
+      hint: `build it on a machine with ${target.architecture}, or name a cross compiler in CC and CXX`,
+    });
+  }
 }
 
 async function newLog(context: Context, name: string): Promise<string> {

@@ -11,6 +11,7 @@ import { parseRelations } from '../../deb/relation.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
 import { keyed } from '../explain.ts';
 import type { BuildPolicy, Made, PackageJob, PlannedDependency } from '../job.ts';
+import { type Component, packageUrl } from '../sbom.ts';
 import { NO_DATE } from '../source-date.ts';
 import { readSuiteIndex } from '../suite-index.ts';
 import { type ClosurePackage, planClosure } from './closure.ts';
@@ -115,7 +116,7 @@ export async function preparePython(
         source: facts.source,
         why: planned.why,
         ...(await jobKey(context, planned, facts, sourceDateEpoch, own?.wheel.sha256)),
-        make: async () => make(planned, facts, sourceDateEpoch, await fetch()),
+        make: async () => make(planned, facts, { date: sourceDateEpoch, isOwn: own !== undefined }, await fetch()),
       };
     }),
   );
@@ -211,24 +212,46 @@ function describeEntry(entry: { readonly path: string; readonly mode: number; re
 async function make(
   planned: ClosurePackage,
   facts: Facts,
-  given: number | undefined,
+  given: { readonly date: number | undefined; readonly isOwn: boolean },
   paths: ReadonlyMap<Resolved, string>,
 ): Promise<Made> {
   const wheels = await openWheels([planned.distribution, ...planned.vendored].map((one) => paths.get(one)!));
   try {
     const [wheel, ...vendored] = wheels.list as [Wheel, ...Wheel[]];
-    const sourceDateEpoch = given ?? wheelDate(wheel, NO_DATE);
+    const sourceDateEpoch = given.date ?? wheelDate(wheel, NO_DATE);
     const dated = { ...facts, sourceDateEpoch };
     const { extra } = planned;
     const made =
       extra === undefined
         ? await pythonPackage(wheel, dated, vendored)
         : { spec: extraPackage(dated, wheel.metadata.name, extra), architecture: 'all', warnings: [] };
-    return { ...made, sourceDateEpoch, [Symbol.dispose]: () => wheels[Symbol.dispose]() };
+    const compiled = given.isOwn || [planned.distribution, ...planned.vendored].some((one) => !isPublishedWheel(one));
+    return {
+      ...made,
+      sourceDateEpoch,
+      components: extra === undefined ? wheels.list.map(componentOf) : [],
+      ...(compiled && extra === undefined ? { isCompiledHere: isLibraryPath } : {}),
+      [Symbol.dispose]: () => wheels[Symbol.dispose](),
+    };
   } catch (error) {
     wheels[Symbol.dispose]();
     throw error;
   }
+}
+
+/** A wheel as its makers published it: its files stay as they are. */
+function isPublishedWheel(one: Resolved): boolean {
+  return one.url.split('#')[0]!.endsWith('.whl');
+}
+
+function isLibraryPath(path: string): boolean {
+  return /\.so(\.[\d.]+)?$/.test(path);
+}
+
+function componentOf({ metadata, sha256 }: Wheel): Component {
+  const { name, version, licence, homepage } = metadata;
+  const purl = packageUrl('pypi', normaliseName(name), version);
+  return { name, version, purl, licence, homepage, digest: { algorithm: 'sha256', hex: sha256 } };
 }
 
 async function openWheels(paths: readonly string[]): Promise<{ readonly list: Wheel[] } & Disposable> {
@@ -296,7 +319,7 @@ async function decideAll(
   if (deps === 'packages' && policy.present.size + policy.vendor.size + policy.drop.size === 0) return undefined;
   const wantsSuite = deps === 'auto' || deps === 'distro' || policy.present.size > 0;
   const suite = wantsSuite
-    ? await readSuiteIndex(context, options.suite.codename, options.architecture, mirror, options.proxy)
+    ? await readSuiteIndex(context, options.suite.codename, options.architecture, { mirror, proxy: options.proxy })
     : new Map();
   const requested = facts.resolution.distributions.filter((one) => one.requested);
   const { of, problems } = decide({

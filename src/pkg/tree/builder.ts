@@ -16,7 +16,7 @@ import type { DebEntry, DebSpec, MaintainerScript } from '../../deb/archive.ts';
 import { formatParagraph, getField, type Paragraph, parseParagraph, setField } from '../../deb/control.ts';
 import { isPackageName } from '../../deb/package.ts';
 import { isVersion } from '../../deb/version.ts';
-import { keyOf } from '../cache.ts';
+import { keyed } from '../explain.ts';
 import type { PackageJob } from '../job.ts';
 import { describeVersion, sourceDate } from '../source-date.ts';
 
@@ -88,16 +88,16 @@ export async function prepareTree(context: Context, folder: string, options: Tre
     version: getField(control, 'Version')!,
     source: `the tree '${basename(folder)}'`,
     why: 'asked for',
-    key: keyOf([
-      'tree',
-      formatParagraph(control),
+    ...keyed({
+      kind: 'tree',
+      control: formatParagraph(control),
       scripts,
-      extraControl,
-      triggers ?? null,
-      conffiles ?? null,
+      'control files': extraControl,
+      triggers: triggers ?? null,
+      conffiles: conffiles ?? null,
       date,
-      await digestEntries(entries),
-    ]),
+      files: await digestEntries(entries),
+    }),
     sourceDateEpoch: date,
     make: async () => ({ spec, architecture, warnings: [] }),
   };

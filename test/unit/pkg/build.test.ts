@@ -1,9 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import type { BinaryPackage } from '../../../src/deb/package.ts';
-import { findClashes } from '../../../src/pkg/produce.ts';
+import { findClashes } from '../../../src/pkg/file-conflicts.ts';
 import { unitFolders } from '../../../src/pkg/python/service.ts';
 
-const built = (name: string, ...paths: string[]) => ({ package: { name } as BinaryPackage, paths });
+const built = (name: string, ...paths: string[]) => ({ name, paths });
 
 it('findClashes names every file with two owners', () => {
   expect(findClashes([built('b', '/usr/x', '/usr/y'), built('a', '/usr/x'), built('c', '/usr/z')])).toEqual([
