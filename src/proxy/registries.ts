@@ -9,8 +9,9 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { OpenFile } from './files.ts';
+import type { Found } from './find.ts';
 import type { Digest, HashName } from './policy.ts';
-import type { Found, ProxyCache } from './proxy.ts';
+import type { ProxyCache } from './proxy.ts';
 import { encodePath, npmSpelling, parseTarget } from './target.ts';
 
 export interface Registries {
