@@ -424,8 +424,9 @@ export class Catalog implements Disposable {
   namesTouched(suite: string, since: number, until: number): string[] {
     return this.#db
       .all(
-        `SELECT name FROM members WHERE suite = ?1 AND added > ?2 AND added <= ?3
-         UNION SELECT name FROM members WHERE suite = ?1 AND removed > ?2 AND removed <= ?3 ORDER BY name`,
+        `SELECT name FROM members INDEXED BY members_added WHERE suite = ?1 AND added > ?2 AND added <= ?3
+         UNION SELECT name FROM members INDEXED BY members_removed WHERE suite = ?1 AND removed > ?2 AND removed <= ?3
+         ORDER BY name`,
         suite,
         since,
         until,
@@ -524,7 +525,8 @@ export class Catalog implements Disposable {
   }
 
   countMembers(suite: string): number {
-    return Number(this.#db.get('SELECT count(*) AS n FROM members WHERE suite = ? AND removed IS NULL', suite)?.n);
+    const sql = 'SELECT count(*) AS n FROM members INDEXED BY members_now WHERE suite = ? AND removed IS NULL';
+    return Number(this.#db.get(sql, suite)?.n);
   }
 
   /**
@@ -552,8 +554,10 @@ export class Catalog implements Disposable {
   namesChangedSince(key: IndexKey, change: number): string[] {
     return this.#db
       .all(
-        `SELECT name FROM members WHERE added > ?1 AND suite = ?2 AND component = ?3 AND kind = ?4 AND (?5 = '*' OR architecture IN (?5, 'all'))
-         UNION SELECT name FROM members WHERE removed > ?1 AND suite = ?2 AND component = ?3 AND kind = ?4 AND (?5 = '*' OR architecture IN (?5, 'all'))
+        `SELECT name FROM members INDEXED BY members_added
+         WHERE added > ?1 AND suite = ?2 AND component = ?3 AND kind = ?4 AND (?5 = '*' OR architecture IN (?5, 'all'))
+         UNION SELECT name FROM members INDEXED BY members_removed
+         WHERE removed > ?1 AND suite = ?2 AND component = ?3 AND kind = ?4 AND (?5 = '*' OR architecture IN (?5, 'all'))
          ORDER BY name`,
         change,
         key.suite,
@@ -709,7 +713,7 @@ export class Catalog implements Disposable {
   settleGeneration(suite: string, id: string): void {
     this.#db.run(
       `UPDATE packages SET published = 1 WHERE published = 0 AND id IN (
-         SELECT m.package FROM members m JOIN generations g ON g.suite = m.suite AND g.id = ?2
+         SELECT m.package FROM members m INDEXED BY members_added JOIN generations g ON g.suite = m.suite AND g.id = ?2
          WHERE m.suite = ?1 AND m.added <= g.change AND (m.removed IS NULL OR m.removed > g.change)
            AND m.added > coalesce(
              (SELECT max(change) FROM generations b WHERE b.suite = ?1 AND b.settled = 1 AND b.id < ?2), 0))`,

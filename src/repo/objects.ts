@@ -47,7 +47,7 @@ export function hasObject(layout: Layout, file: IndexFile, hashes: readonly Extr
 
 export type ObjectFacts = Omit<IndexFile, 'path'>;
 
-const WRITE_BUFFER_BYTES = 1024 * 1024;
+const WRITE_BUFFER_BYTES = 256 * 1024;
 
 /** A file below public/by-hash/ whose name is known only when it is complete. */
 export class ObjectWriter implements AsyncDisposable {
@@ -56,8 +56,8 @@ export class ObjectWriter implements AsyncDisposable {
   readonly #file: FileHandle;
   readonly #hash = createHash('sha256');
   readonly #extra: ReadonlyMap<ExtraHash, Hash>;
-  #pending: Uint8Array[] = [];
-  #pendingSize = 0;
+  readonly #buffer = Buffer.allocUnsafe(WRITE_BUFFER_BYTES);
+  #pending = 0;
   #size = 0;
   #open = true;
 
@@ -82,19 +82,23 @@ export class ObjectWriter implements AsyncDisposable {
     this.#hash.update(chunk);
     for (const hash of this.#extra.values()) hash.update(chunk);
     this.#size += chunk.length;
-    this.#pending.push(chunk);
-    this.#pendingSize += chunk.length;
-    if (this.#pendingSize >= WRITE_BUFFER_BYTES) await this.#flush();
+    // one buffer for all: chunks are small and many
+    for (let at = 0; at < chunk.length; ) {
+      const part = chunk.subarray(at, at + this.#buffer.length - this.#pending);
+      this.#buffer.set(part, this.#pending);
+      this.#pending += part.length;
+      at += part.length;
+      if (this.#pending === this.#buffer.length) await this.#flush();
+    }
   }
 
   async #flush(): Promise<void> {
     try {
-      await this.#file.writeFile(Buffer.concat(this.#pending));
+      await this.#file.writeFile(this.#buffer.subarray(0, this.#pending));
     } catch (cause) {
       throw explainWriteError(cause, this.#temporary);
     }
-    this.#pending = [];
-    this.#pendingSize = 0;
+    this.#pending = 0;
   }
 
   /** Moves it to its place; an object that is there already is the same. */

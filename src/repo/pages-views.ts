@@ -103,7 +103,8 @@ function spaced(fingerprint: string): string {
 
 /** '1 package', '2 packages', '60,000 packages'. */
 function counted(count: number, noun: string): string {
-  return `${count.toLocaleString('en-US')} ${noun}${count === 1 ? '' : 's'}`;
+  const grouped = String(count).replaceAll(/\B(?=(?:\d{3})+$)/g, ','); // toLocaleString takes 50 ms to begin
+  return `${grouped} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 function day(iso: string): Html {
