@@ -20,6 +20,8 @@ const PACKAGE_OF: Readonly<Record<string, string>> = {
   'dpkg-buildpackage': 'dpkg-dev',
   'dpkg-deb': 'dpkg',
   'dpkg-shlibdeps': 'dpkg-dev',
+  fakeroot: 'fakeroot',
+  gcc: 'gcc',
   git: 'git',
   gpg: 'gpg',
   gpgv: 'gpgv',

@@ -59,7 +59,7 @@ async function writeTree(context: Context, deb: string, info: DebInfo, folder: s
     await writeFile(join(folder, path), data);
     await chmod(join(folder, path), mode);
   };
-  const owned = files.some((file) => file.uid !== 0 || file.gid !== 0);
+  const owned = files.some((file) => ownerOf(file) !== 'root:root');
   const maintainer = getField(control, 'Maintainer') ?? '';
   const entry = makeEntry({
     package: getField(control, 'Source')?.replace(/\s*\(.*$/, '') ?? name,
@@ -108,8 +108,13 @@ function binaryParagraph(control: Paragraph): string {
 function modesText(files: readonly DebFile[]): string {
   const lines = files
     .filter((file) => file.type !== 'symlink' && file.type !== 'hardlink')
-    .map((file) => `${file.mode.toString(8).padStart(4, '0')} ${file.uid}:${file.gid} .${file.path}\n`);
+    .map((file) => `${file.mode.toString(8).padStart(4, '0')} ${ownerOf(file)} .${file.path}\n`);
   return lines.join('');
+}
+
+/** Names count before numbers, as for dpkg. */
+function ownerOf({ user, group, uid, gid }: DebFile): string {
+  return `${user || uid}:${group || gid}`;
 }
 
 const RULES = `#!/usr/bin/make -f
@@ -123,7 +128,7 @@ binary binary-arch binary-indep:
 	rm -rf $(tree)
 	cp -a debian/root $(tree)
 	cd $(tree) && while read -r mode owner path; do \\
-		if [ "$$owner" != 0:0 ]; then chown "$$owner" "$$path"; fi; chmod "$$mode" "$$path"; done < ../modes
+		if [ "$$owner" != root:root ]; then chown "$$owner" "$$path"; fi; chmod "$$mode" "$$path"; done < ../modes
 	dpkg-gencontrol -p@NAME@ -P$(tree) -Odebian/@NAME@.control
 	install -d -m 0755 $(tree)/DEBIAN
 	mv debian/@NAME@.control $(tree)/DEBIAN/control
@@ -134,7 +139,7 @@ binary binary-arch binary-indep:
 	cd $(tree) && find . -type f ! -path './DEBIAN/*' -printf '%P\\n' | LC_ALL=C sort | while read -r path; do \\
 		if ! grep -qxF "/$$path" DEBIAN/conffiles 2>/dev/null; then md5sum "$$path"; fi; done > DEBIAN/md5sums
 	[ -s $(tree)/DEBIAN/md5sums ] || rm $(tree)/DEBIAN/md5sums
-	dpkg-deb --build $(if $(filter 0,$(shell grep -cv ' 0:0 ' debian/modes)),--root-owner-group) $(tree) ..
+	dpkg-deb --build $(if $(filter 0,$(shell grep -cv ' root:root ' debian/modes)),--root-owner-group) $(tree) ..
 
 clean:
 	rm -rf debian/@NAME@ debian/@NAME@.control debian/files

@@ -68,6 +68,13 @@ const REQUIREMENTS: readonly Requirement[] = [
   { package: 'gpg', probe: { program: 'gpg' }, needed: 'checking keys (tests)', since: 'test' },
   { package: 'gpg-agent', probe: { program: 'gpg-agent' }, needed: 'checking keys (tests)', since: 'test' },
   { package: 'alien', probe: { program: 'alien' }, needed: 'pkg build --rpm (tests)', since: 'test' },
+  {
+    package: 'fakeroot',
+    probe: { program: 'fakeroot' },
+    needed: 'building exported source trees (tests)',
+    since: 'test',
+  },
+  { package: 'gcc', probe: { program: 'gcc' }, needed: 'compiling add-ons (pkg build), tests', since: 'test' },
   { package: 'rpm', probe: { program: 'rpmbuild' }, needed: 'pkg build --rpm (tests)', since: 'test' },
   { package: 'lintian', probe: { program: 'lintian' }, needed: 'checking packages (tests)', since: 'test' },
   { package: 'zstd', probe: { program: 'zstd' }, needed: 'large zstd packages (pkg build)', since: 'use' },

@@ -74,16 +74,41 @@ describe('closures', () => {
     expect((failure as Error).message).toMatch(/wants-new 1 depends on shared>=2/);
   });
 
-  it('finds two owners of one file before anything is written', async () => {
+  it('refuses two owners of one file where both are needed, before anything is written', async () => {
     await wheel({ name: 'clash_a', version: '1', files: { 'common/x.py': 'a', 'clash_a.py': '' } });
     await wheel({ name: 'clash_b', version: '1', files: { 'common/x.py': 'b', 'clash_b.py': '' } });
-    await expect(buildPackages(context(), request(['clash-a', 'clash-b'], 'clash'))).rejects.toMatchObject({
+    await wheel({
+      name: 'clash_both',
+      version: '1',
+      metadata: ['Requires-Dist: clash-a', 'Requires-Dist: clash-b'],
+    });
+    await expect(buildPackages(context(), request(['clash-both'], 'clash'))).rejects.toMatchObject({
       code: 'file-clash',
-      message: expect.stringContaining(
-        '/usr/lib/python3/dist-packages/common/x.py: python3-clash-a and python3-clash-b',
-      ),
+      problems: [
+        {
+          message: expect.stringContaining(
+            "'python3-clash-a' and 'python3-clash-b' both have /usr/lib/python3/dist-packages/common/x.py",
+          ),
+        },
+      ],
     });
     expect(await readdir(world.path)).not.toContain('clash');
+  });
+
+  it('lets two owners of one file conflict with each other where nothing needs both', async () => {
+    const { packages } = await buildPackages(context(), request(['clash-a', 'clash-b'], 'clash'));
+    const said = packages.map((one) => [
+      one.name,
+      getField(one.control, 'Conflicts'),
+      getField(one.control, 'Replaces'),
+    ]);
+    expect(said.toSorted()).toEqual([
+      ['python3-clash-a', 'python3-clash-b', 'python3-clash-b'],
+      ['python3-clash-b', 'python3-clash-a', 'python3-clash-a'],
+    ]);
+    expect(world.warnings.join('\n')).toContain("'python3-clash-a' has files that python3-clash-b has, too");
+    const again = await buildPackages(context(), request(['clash-a', 'clash-b'], 'clash'));
+    expect([again.built, again.reused]).toEqual([0, 2]);
   });
 
   it('puts data/etc into /etc as configuration file, and namespace packages side by side', async () => {
