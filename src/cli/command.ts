@@ -26,6 +26,8 @@ export interface CommandContext extends Context {
   /** Reads and checks buildkit.yaml, once. */
   config(): Promise<Config>;
   loadedConfig(): Promise<LoadedConfig<Config>>;
+  /** Hears SIGHUP ("read your files anew") for as long as it is not disposed; without one SIGHUP ends the program. */
+  onHangup(listener: () => void): Disposable;
   /** Output that cannot wait for the end of the command (a guest's, a server's first line). */
   writeOut(text: string | Uint8Array): void;
 }

@@ -27,12 +27,19 @@ async function packageVersion(): Promise<string> {
   return (JSON.parse(await readFile(join(PROGRAM_DIR, 'package.json'), 'utf8')) as { version: string }).version;
 }
 
-/** Aborts on the first signal, so that everything under way is undone; a second one ends the process at once. */
-function watchSignals(): AbortSignal {
+/**
+ * Aborts on the first signal, so that everything under way is undone; a second one ends the process at once.
+ * @param hangups who hears SIGHUP in place of that
+ */
+function watchSignals(hangups: ReadonlySet<() => void>): AbortSignal {
   const interruption = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     const number = constants.signals[name];
     process.on(name, () => {
+      if (name === 'SIGHUP' && hangups.size > 0) {
+        for (const listener of hangups) listener();
+        return;
+      }
       if (interruption.signal.aborted) process.exit(128 + number);
       interruption.abort(new InterruptedError(number));
     });
@@ -53,7 +60,11 @@ function makeLog(options: GlobalOptions, places: Places): Log {
   });
 }
 
-async function makeContext(options: GlobalOptions, signal: AbortSignal): Promise<CommandContext> {
+async function makeContext(
+  options: GlobalOptions,
+  signal: AbortSignal,
+  hangups: Set<() => void>,
+): Promise<CommandContext> {
   const cwd = process.cwd();
   const workspaceDir = resolve(cwd, options.directory ?? '.');
   let loaded: Promise<LoadedConfig<Config>> | undefined;
@@ -88,6 +99,10 @@ async function makeContext(options: GlobalOptions, signal: AbortSignal): Promise
     interactive: process.stdin.isTTY === true && process.stderr.isTTY === true,
     loadedConfig,
     config: async () => (await loadedConfig()).values,
+    onHangup: (listener) => {
+      hangups.add(listener);
+      return { [Symbol.dispose]: () => void hangups.delete(listener) };
+    },
     writeOut: (text) => void process.stdout.write(text),
   };
 }
@@ -99,7 +114,8 @@ function printOutput(output: Output, json: boolean): void {
 
 async function main(): Promise<number> {
   const version = await packageVersion();
-  const signal = watchSignals();
+  const hangups = new Set<() => void>();
+  const signal = watchSignals(hangups);
   let program: Command | undefined;
   let exitCode = 0;
   const options = (): GlobalOptions => program?.opts<GlobalOptions>() ?? {};
@@ -107,7 +123,7 @@ async function main(): Promise<number> {
     action:
       (handler) =>
       async (...args: unknown[]) => {
-        const output = await handler(await makeContext(options(), signal), ...(args.slice(0, -1) as never));
+        const output = await handler(await makeContext(options(), signal, hangups), ...(args.slice(0, -1) as never));
         signal.throwIfAborted();
         if (output) printOutput(output, options().json ?? false);
         exitCode = output?.exitCode ?? 0;

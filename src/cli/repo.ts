@@ -21,6 +21,7 @@ import {
   userName,
 } from './repo-place.ts';
 import { addQueries } from './repo-queries.ts';
+import { addServe } from './repo-serve.ts';
 import { addSettings } from './repo-suite.ts';
 import { addUpkeep } from './repo-upkeep.ts';
 
@@ -36,6 +37,7 @@ export function addRepoCommands(program: Command, cli: Cli): void {
   addContents(row, cli);
   addQueries(row, cli);
   addPublish(row, cli);
+  addServe(row, cli);
   addClients(row, cli);
   addTransfers(row, cli);
   addHistory(row, cli);
@@ -188,19 +190,6 @@ async function writeUnsigned(repo: Repo, suites: readonly string[]): Promise<Out
 }
 
 function addClients(row: Row, cli: Cli): void {
-  row('serve', 'serve it over HTTP until interrupted')
-    .option('--listen <address>', 'HOST:PORT; default: repo.listen of buildkit.yaml')
-    .action(
-      cli.action(async (cx, options: Place & { listen?: string }) => {
-        const { serveRepo } = await import('../repo/serve.ts');
-        const address = options.listen ?? (await cx.config()).repo.listen;
-        await using server = await serveRepo(cx, await placeOf(cx, options), { listen: address, renew: true });
-        cx.writeOut(cx.json ? `${JSON.stringify({ url: server.url })}\n` : `${server.url}/\n`);
-        await interrupted(cx);
-        return undefined;
-      }),
-    );
-
   row('sources [suite]', 'print the .sources entry for clients')
     .option('--url <url>', 'where clients find it; default: as published, else where repo serve listens')
     .option('--signed-by <path>', 'path of the key on the client; default: the key stands in the entry')
@@ -219,12 +208,4 @@ function addClients(row: Row, cli: Cli): void {
         },
       ),
     );
-}
-
-/** Resolves when the user stops the program. */
-function interrupted(cx: CommandContext): Promise<void> {
-  return new Promise((done) => {
-    if (cx.signal.aborted) done();
-    cx.signal.addEventListener('abort', () => done(), { once: true });
-  });
 }

@@ -4,17 +4,18 @@
  * Secret: undici's retry agent, which resumes a cut body by Range and If-Match (RFC 9110 13, 14).
  */
 import { createHash } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { RunContext } from './context.ts';
 import { BuildkitError, errnoOf, RemoteError, UserError } from './errors.ts';
 import { atomically } from './files.ts';
 
 export interface Listening extends AsyncDisposable {
-  readonly server: Server;
+  readonly server: Server | TlsServer;
   readonly host: string;
   readonly port: number;
-  /** `http://host:port`, without a slash at its end. */
+  /** `http://host:port` or `https://host:port`, without a slash at its end. */
   readonly url: string;
   /** Stops accepting, lets answers under way finish for `graceMs` (default 2000), then cuts them. */
   close(graceMs?: number): Promise<void>;
@@ -48,17 +49,23 @@ export function parseListenAddress(text: string): ListenAddress {
 export async function listen(
   handler: (request: IncomingMessage, response: ServerResponse) => void,
   address: string | ListenAddress,
+  tls?: { readonly cert: Buffer; readonly key: Buffer },
 ): Promise<Listening> {
   const { host, port } = typeof address === 'string' ? parseListenAddress(address) : address;
-  const server = createServer(handler);
+  const server = tls ? createTlsServer(tls, handler) : createServer(handler);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause) => reject(explainListenError(cause, host, port)));
     server.listen({ host, port }, resolve);
   });
   const bound = server.address() as AddressInfo;
   const shownHost = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
+  let closing = false;
+  // while closing, a connection whose answer has ended is of no more use
+  const dropIdle = () => void (closing && setImmediate(() => server.closeIdleConnections()));
+  server.on('request', (_, response: ServerResponse) => response.once('close', dropIdle));
   const close = async (graceMs = 2000): Promise<void> => {
     if (!server.listening) return;
+    closing = true;
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     server.closeIdleConnections();
     const cut = setTimeout(() => server.closeAllConnections(), graceMs);
@@ -69,7 +76,7 @@ export async function listen(
     server,
     host: bound.address,
     port: bound.port,
-    url: `http://${shownHost}:${bound.port}`,
+    url: `${tls ? 'https' : 'http'}://${shownHost}:${bound.port}`,
     close,
     [Symbol.asyncDispose]: () => close(0),
   };

@@ -64,6 +64,8 @@ const REQUIREMENTS: readonly Requirement[] = [
     since: 'test',
   },
   { package: 'dose-distcheck', probe: { program: 'dose-debcheck' }, needed: 'checking closure (tests)', since: 'test' },
+  { package: 'chromium', probe: { program: 'chromium' }, needed: 'looking at pages (tests)', since: 'test' },
+  { package: 'openssl', probe: { program: 'openssl' }, needed: 'making certificates (tests)', since: 'test' },
   { package: 'gpgv', probe: { program: 'gpgv' }, needed: 'checking signatures (tests)', since: 'test' },
   { package: 'gpg', probe: { program: 'gpg' }, needed: 'checking keys (tests)', since: 'test' },
   { package: 'gpg-agent', probe: { program: 'gpg-agent' }, needed: 'checking keys (tests)', since: 'test' },

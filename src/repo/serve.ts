@@ -5,6 +5,7 @@
  * change under their name; everything else is asked for anew each time. Nothing is written without a token (upload.ts).
  */
 import { open, realpath } from 'node:fs/promises';
+import type { Server as TlsServer } from 'node:https';
 import { join, resolve, sep } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import express, { type Request, type Response } from 'express';
@@ -12,6 +13,8 @@ import type { Context } from '../core/context.ts';
 import { BuildkitError, errnoOf, UserError } from '../core/errors.ts';
 import { exists } from '../core/files.ts';
 import { type Listening, listen } from '../core/http.ts';
+import { AccessLog } from './access-log.ts';
+import { type CertificateFiles, certificateState, readCertificate } from './certificate.ts';
 import { layoutOf } from './layout.ts';
 import { Repo } from './repo.ts';
 import { handleWrite, RateLimit, TooMany, type UploadLimits, writeRequestOf } from './upload.ts';
@@ -24,11 +27,26 @@ export interface ServeOptions {
   readonly maxUploadBytes?: number | undefined;
   /** Of one token. */
   readonly writesPerMinute?: number | undefined;
+  /** For one upload; without a byte it ends much sooner. */
+  readonly uploadSeconds?: number | undefined;
+  /** HTTPS in place of HTTP. */
+  readonly tls?: CertificateFiles | undefined;
+  /** How often the files of the certificate are looked at (default 10 s). */
+  readonly watchMs?: number | undefined;
+  /** A line for each answer, in the combined format. */
+  readonly accessLog?: string | undefined;
+}
+
+export interface RepoServer extends Listening {
+  /** Takes the certificate of now, opens the log file anew. */
+  reload(): Promise<void>;
 }
 
 const MAX_UPLOAD_BYTES = 2 * 1024 ** 3;
 const WRITES_PER_MINUTE = 300;
+const UPLOAD_SECONDS = 3600;
 const RENEWAL_MS = 3_600_000;
+const WATCH_MS = 10_000;
 
 const TYPES: readonly (readonly [RegExp, string])[] = [
   [/\.u?deb$/, 'application/vnd.debian.binary-package'],
@@ -38,8 +56,6 @@ const TYPES: readonly (readonly [RegExp, string])[] = [
   [/\.asc$|\/Release\.gpg$/, 'application/pgp-keys'],
   [/\.gpg$/, 'application/octet-stream'],
   [/\.html$|\/$/, 'text/html; charset=utf-8'],
-  [/\.js$/, 'text/javascript; charset=utf-8'],
-  [/\.txt$/, 'text/plain; charset=utf-8'],
   [/\.css$/, 'text/css; charset=utf-8'],
   [/\.js$/, 'text/javascript; charset=utf-8'],
   [/\.txt$/, 'text/plain; charset=utf-8'],
@@ -53,12 +69,17 @@ const TYPES: readonly (readonly [RegExp, string])[] = [
 
 const IMMUTABLE = /^\/(?:pool|snapshots)\/|\/by-hash\//;
 
-/** Serves the repository in `dir` until it is disposed. @throws UserError `no-repository`, `address-in-use`, ... */
-export async function serveRepo(context: Context, dir: string, options: ServeOptions): Promise<Listening> {
+/**
+ * Serves the repository in `dir` until it is disposed.
+ * @throws UserError `no-repository`, `address-in-use`, `bad-certificate`, ...
+ */
+export async function serveRepo(context: Context, dir: string, options: ServeOptions): Promise<RepoServer> {
   const layout = layoutOf(resolve(dir));
   if (!(await exists(layout.catalog))) {
     throw new UserError('no-repository', `'${dir}' holds no repository`, { hint: 'see: buildkit repo init --help' });
   }
+  const pair = options.tls && (await readCertificate(options.tls));
+  const log = options.accessLog === undefined ? undefined : await openLog(context, options.accessLog);
   const server: Server = {
     context,
     dir: resolve(dir),
@@ -66,28 +87,74 @@ export async function serveRepo(context: Context, dir: string, options: ServeOpt
     limits: {
       maxBytes: options.maxUploadBytes ?? MAX_UPLOAD_BYTES,
       writesPerMinute: options.writesPerMinute ?? WRITES_PER_MINUTE,
+      seconds: options.uploadSeconds ?? UPLOAD_SECONDS,
     },
     rate: new RateLimit(options.writesPerMinute ?? WRITES_PER_MINUTE),
     counts: new Map(),
+    log,
   };
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
   app.use((request: Request, response: Response) => answer(server, request, response));
-  const listening = await listen(app, options.listen);
+  const listening = await listen(app, options.listen, pair).catch(async (error: unknown) => {
+    await log?.[Symbol.asyncDispose]();
+    throw error;
+  });
+  listening.server.requestTimeout = 0; // uploads have limits of their own
   const renewal = options.renew ? startRenewal(server) : undefined;
-  const end = <T>(closing: () => Promise<T>): Promise<T> => {
+  const certificate = options.tls && watchCertificate(context, listening, options.tls, options.watchMs ?? WATCH_MS);
+  const end = async (closing: () => Promise<void>): Promise<void> => {
     renewal?.[Symbol.dispose]();
-    return closing();
+    certificate?.[Symbol.dispose]();
+    await closing();
+    await log?.[Symbol.asyncDispose]();
   };
   return {
     server: listening.server,
     host: listening.host,
     port: listening.port,
     url: listening.url,
+    reload: async () => {
+      await log?.reopen();
+      await certificate?.reload();
+    },
     close: (graceMs) => end(() => listening.close(graceMs)),
-    [Symbol.asyncDispose]: () => end(() => listening.close()),
+    [Symbol.asyncDispose]: () => end(() => listening.close(0)),
   };
+}
+
+function openLog(context: Context, path: string): Promise<AccessLog> {
+  return AccessLog.open(path, (message) => context.log.warn(message));
+}
+
+interface WatchedCertificate extends Disposable {
+  reload(): Promise<void>;
+}
+
+/** Takes the certificate again whenever its files changed. */
+function watchCertificate(
+  context: Context,
+  listening: Listening,
+  files: CertificateFiles,
+  everyMs: number,
+): WatchedCertificate {
+  let known = certificateState(files);
+  const reload = async () => {
+    known = certificateState(files);
+    try {
+      (listening.server as TlsServer).setSecureContext(await readCertificate(files));
+      context.log.info('took the certificate anew');
+    } catch (error) {
+      context.log.warn(`the certificate in use stays: ${(error as Error).message}`);
+    }
+  };
+  const look = async () => {
+    if ((await certificateState(files)) !== (await known)) await reload();
+  };
+  const timer = setInterval(() => void look(), everyMs);
+  timer.unref();
+  return { reload, [Symbol.dispose]: () => clearInterval(timer) };
 }
 
 interface Server {
@@ -99,6 +166,7 @@ interface Server {
   readonly rate: RateLimit;
   /** Answers by method and status, and bytes sent. */
   readonly counts: Map<string, number>;
+  readonly log: AccessLog | undefined;
 }
 
 /** Signs anew before Valid-Until runs out, as long as the server runs. Trouble is told, and tried again. */
@@ -121,15 +189,24 @@ function startRenewal(server: Server): Disposable {
 async function answer(server: Server, request: Request, response: Response): Promise<void> {
   const { context } = server;
   const started = performance.now();
+  const at = context.now();
+  const { remoteAddress: address, bytesWritten: before } = request.socket;
+  let user: string | undefined;
   response.setHeader('X-Content-Type-Options', 'nosniff');
   response.once('close', () => {
+    const bytes = bodyBytes(request, response, before);
     count(server, `${request.method} ${response.statusCode}`, 1);
-    count(server, 'bytes', Number(response.getHeader('content-length') ?? 0));
-    const line = `${request.socket.remoteAddress ?? '-'} ${request.method} ${request.originalUrl} ${response.statusCode}`;
-    context.log.detail(`${line} ${Math.round(performance.now() - started)} ms`);
+    count(server, 'bytes', bytes);
+    const { method, originalUrl: target, httpVersion } = request;
+    const { referer, 'user-agent': agent } = request.headers;
+    const status = response.headersSent ? response.statusCode : 499; // as nginx: gone before there was an answer
+    server.log?.write({ address, user, at, method, target, httpVersion, status, bytes, referer, agent });
+    context.log.detail(`${address ?? '-'} ${method} ${target} ${status} ${Math.round(performance.now() - started)} ms`);
   });
   try {
-    await route(server, request, response);
+    await route(server, request, response, (name) => {
+      user = name;
+    });
   } catch (error) {
     if (request.destroyed && !request.complete) return; // the client has gone
     if (response.destroyed) return;
@@ -137,15 +214,30 @@ async function answer(server: Server, request: Request, response: Response): Pro
       context.log.warn(`${request.method} ${request.originalUrl}: ${(error as Error).message}`);
     }
     if (response.headersSent) response.destroy();
-    else refuse(response, error);
+    else {
+      if (!request.complete) response.setHeader('Connection', 'close'); // nobody reads the rest of it
+      refuse(response, error);
+    }
   }
+}
+
+/** Of the body, as far as it went out; of one that was cut, what went out of all. */
+function bodyBytes(request: Request, response: Response, before: number): number {
+  if (request.method === 'HEAD' || !response.headersSent) return 0;
+  const whole = Number(response.getHeader('content-length') ?? 0);
+  return response.writableFinished ? whole : Math.min(whole, Math.max(0, request.socket.bytesWritten - before));
 }
 
 function count(server: Server, name: string, by: number): void {
   server.counts.set(name, (server.counts.get(name) ?? 0) + by);
 }
 
-async function route(server: Server, request: Request, response: Response): Promise<void> {
+async function route(
+  server: Server,
+  request: Request,
+  response: Response,
+  onUser: (name: string) => void,
+): Promise<void> {
   const path = publicPath(request.originalUrl);
   if (request.method === 'GET' || request.method === 'HEAD') {
     if (path === '/healthz') return health(server, response);
@@ -159,7 +251,8 @@ async function route(server: Server, request: Request, response: Response): Prom
     plain(response, 405, 'only GET and HEAD');
     return;
   }
-  json(response, 200, await handleWrite(server.context, server.dir, wanted, request, server.limits, server.rate));
+  const { context, dir, limits, rate } = server;
+  json(response, 200, await handleWrite({ context, dir, limits, rate, onUser }, wanted, request));
 }
 
 /** One place for how kinds of failure look over HTTP. */
@@ -173,7 +266,7 @@ function refuse(response: Response, error: unknown): void {
     response.setHeader('WWW-Authenticate', 'Bearer realm="buildkit", Basic realm="buildkit"');
     plain(response, 401, error.message);
   } else {
-    const status = { 'too-large': 413, 'no-such-suite': 404, 'query-syntax': 400 }[error.code] ?? 409;
+    const status = { 'too-large': 413, 'too-slow': 408, 'no-such-suite': 404, 'query-syntax': 400 }[error.code] ?? 409;
     json(response, status, { code: error.code, message: error.message });
   }
 }

@@ -8,12 +8,9 @@
  * Secret: where half an upload waits (incoming/, by token and suite), and that nothing of it is believed before it is whole.
  */
 import { createHash } from 'node:crypto';
-import { createWriteStream } from 'node:fs';
-import { mkdir, rename, rm } from 'node:fs/promises';
+import { mkdir, open, rename, rm } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
 import { join } from 'node:path';
-import { Transform } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import type { Context } from '../core/context.ts';
 import { UserError } from '../core/errors.ts';
 import { scratchFolder } from '../core/files.ts';
@@ -24,6 +21,18 @@ export interface UploadLimits {
   readonly maxBytes: number;
   /** Writes of one token in a minute. */
   readonly writesPerMinute: number;
+  /** For one body. */
+  readonly seconds: number;
+}
+
+/** Where writes go, and who is told. */
+export interface WriteContext {
+  readonly context: Context;
+  readonly dir: string;
+  readonly limits: UploadLimits;
+  readonly rate: RateLimit;
+  /** Called with the name of the token, once it is known. */
+  readonly onUser: (name: string) => void;
 }
 
 export interface WriteRequest {
@@ -85,16 +94,14 @@ export class TooMany extends Error {}
  * @throws UserError `not-allowed`, `too-large`, and whatever adding and publishing throw; TooMany
  */
 export async function handleWrite(
-  context: Context,
-  dir: string,
+  { context, dir, limits, rate, onUser }: WriteContext,
   wanted: WriteRequest,
   request: IncomingMessage,
-  limits: UploadLimits,
-  rate: RateLimit,
 ): Promise<unknown> {
   using repo = await Repo.open(context, dir);
   const role = wanted.kind === 'publish' ? 'publish' : 'upload';
   const token = repo.checkToken(tokenOf(request.headers.authorization), wanted.suite, role);
+  onUser(token.name);
   if (!rate.take(token.name, performance.now())) throw new TooMany();
   const suite = repo.suites().find((one) => one.name === wanted.suite);
   if (!suite) throw new UserError('no-such-suite', `the repository has no suite '${wanted.suite}'`);
@@ -104,14 +111,14 @@ export async function handleWrite(
   if (wanted.kind === 'package') {
     await using scratch = await scratchFolder(incoming, 'upload-');
     const path = join(scratch.path, wanted.file);
-    await receive(request, path, limits.maxBytes);
+    await receive(request, path, limits);
     return withoutPaths(await repo.add(suite.name, [path], { who }));
   }
   const owner = createHash('sha256').update(token.name).digest('hex').slice(0, 16);
   const spool = join(incoming, `spool-${owner}-${suite.name}`);
   await mkdir(spool, { recursive: true, mode: 0o700 });
   const path = join(spool, wanted.file);
-  await receive(request, path, limits.maxBytes);
+  await receive(request, path, limits);
   if (!wanted.file.endsWith('.changes')) return { received: wanted.file };
   const result = await repo.add(suite.name, [path], { who });
   await rm(spool, { recursive: true, force: true });
@@ -123,24 +130,63 @@ function withoutPaths(result: Awaited<ReturnType<Repo['add']>>): unknown {
   return { ...result, refused: result.refused.map((one) => ({ ...one, file: one.file.replace(/^.*\//, '') })) };
 }
 
-/** Stores a body whole or not at all. */
-async function receive(request: IncomingMessage, path: string, maxBytes: number): Promise<void> {
-  const tooLarge = () => new UserError('too-large', `more than ${maxBytes} bytes are not taken`);
-  if (Number(request.headers['content-length'] ?? 0) > maxBytes) throw tooLarge();
-  let size = 0;
-  const limit = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      size += chunk.length;
-      if (size > maxBytes) done(tooLarge());
-      else done(null, chunk);
-    },
-  });
+/** A client that sends nothing for so long has gone. */
+const IDLE_MS = 60_000;
+
+/** Stores a body whole or not at all. @throws UserError `too-large`, `too-slow` */
+async function receive(request: IncomingMessage, path: string, limits: UploadLimits): Promise<void> {
+  const tooLarge = () => new UserError('too-large', `more than ${limits.maxBytes} bytes are not taken`);
+  if (Number(request.headers['content-length'] ?? 0) > limits.maxBytes) throw tooLarge();
+  const patience = new Patience(limits.seconds * 1000);
   const partial = `${path}.part`;
+  const file = await open(partial, 'w', 0o600);
   try {
-    await pipeline(request, limit, createWriteStream(partial, { mode: 0o600 }));
+    // the request stays open for the answer when a limit ends this
+    const body = request.iterator({ destroyOnReturn: false });
+    let size = 0;
+    for (;;) {
+      const next = await patience.wait(body.next() as Promise<IteratorResult<Buffer, undefined>>);
+      if (next.done) break;
+      size += next.value.length;
+      if (size > limits.maxBytes) throw tooLarge();
+      await file.writeFile(next.value);
+    }
+    if (!request.complete) throw new Error('the client has gone');
     await rename(partial, path);
   } catch (error) {
     await rm(partial, { force: true });
     throw error;
+  } finally {
+    patience[Symbol.dispose]();
+    await file.close();
+  }
+}
+
+/** How long somebody is waited for: in all, and for the next piece. */
+class Patience implements Disposable {
+  readonly #idleMs: number;
+  readonly #total: NodeJS.Timeout;
+  #giveUp: () => void = () => {};
+
+  constructor(totalMs: number) {
+    this.#idleMs = Math.min(IDLE_MS, totalMs);
+    this.#total = setTimeout(() => this.#giveUp(), totalMs);
+  }
+
+  /** @throws UserError `too-slow` */
+  async wait<T>(next: Promise<T>): Promise<T> {
+    next.catch(() => {}); // nobody may wait for it any more
+    const { promise, reject } = Promise.withResolvers<never>();
+    this.#giveUp = () => reject(new UserError('too-slow', 'the upload took too long'));
+    const idle = setTimeout(this.#giveUp, this.#idleMs);
+    try {
+      return await Promise.race([next, promise]);
+    } finally {
+      clearTimeout(idle);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#total);
   }
 }

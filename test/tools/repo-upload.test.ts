@@ -1,7 +1,10 @@
 /** Writing over HTTP, and what a running server does by itself. */
+import { once } from 'node:events';
 import { readdir, readFile } from 'node:fs/promises';
+import { type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { run } from '../../src/core/run.ts';
 import { KeyStore } from '../../src/repo/keys.ts';
 import { Repo } from '../../src/repo/repo.ts';
 import { type ServeOptions, serveRepo } from '../../src/repo/serve.ts';
@@ -25,6 +28,17 @@ const serving = (world: World, repo: Repo, options: Partial<ServeOptions> = {}) 
 
 function put(url: string, token: string | undefined, body: string | Buffer): Promise<Response> {
   return fetch(url, { method: 'PUT', body, headers: token === undefined ? {} : { authorization: `Bearer ${token}` } });
+}
+
+/** The path goes out as it is. */
+function ask(port: number, method: string, path: string, authorization: string | undefined): Promise<number> {
+  return new Promise((done, fail) => {
+    const headers = authorization === undefined ? {} : { authorization };
+    const asked = request({ host: '127.0.0.1', port, path, method, headers, agent: false }, (response) => {
+      response.resume().once('end', () => done(response.statusCode ?? 0));
+    });
+    asked.once('error', fail).end(method === 'TRACE' ? undefined : 'x');
+  });
 }
 
 async function debBytes(world: World, name: string, data?: string): Promise<Buffer> {
@@ -104,6 +118,97 @@ describe('uploading', () => {
       expect((await put(`${base}/${name}`, token, 'x')).status, name).toBe(405);
     }
     for (const status of [409, 409, 429]) expect((await put(`${base}/a_1_all.deb`, token, 'x')).status).toBe(status);
+  });
+});
+
+describe('without a token', () => {
+  it('nothing is written, by any method, at any address', async () => {
+    await using world = await createWorld();
+    using repo = await newRepo(world);
+    await makePackage(world.context, join(world.path, 'in'), { name: 'hello' });
+    await repo.add('bookworm', [join(world.path, 'in')]);
+    await repo.publish();
+    const revoked = repo.createToken({ name: 'old', role: 'publish' });
+    repo.revokeToken('old');
+    const elsewhere = repo.createToken({ name: 'else', role: 'publish', suites: ['trixie'] });
+    const state = async () => ({
+      ...{ list: repo.list(), history: repo.history(), generations: repo.generations(), tokens: repo.tokens() },
+      files: await run({}, 'find', [repo.publicDir, join(repo.dir, 'incoming'), '-printf', '%p %s %T@ %l\n']),
+    });
+    const before = await state();
+    await using server = await serving(world, repo);
+    const addresses = [
+      ...['/', '/index.html', '/dists/bookworm/InRelease', '/pool/main/h/hello/hello_1.0_all.deb', '/new.deb'],
+      ...['/api/suites', '/api/suites/bookworm', '/api/suites/bookworm/packages', '/api/generations', '/api/tokens'],
+      ...['/api/suites/bookworm/packages/new_1_all.deb', '/api/suites/bookworm/publish', '/healthz', '/metrics'],
+      ...['/upload/bookworm/new_1_all.deb', '/upload/bookworm/new_1.changes', '/upload/bookworm', '/db/catalog.sqlite'],
+      ...['/../db/catalog.sqlite', '/%2e%2e/incoming/x', '//upload//bookworm//new_1.changes', '*'],
+    ];
+    const methods = ['PUT', 'POST', 'PATCH', 'DELETE', 'MKCOL', 'MOVE', 'COPY', 'PROPFIND', 'LOCK', 'OPTIONS', 'TRACE'];
+    const authorizations = [
+      undefined,
+      'Bearer ',
+      'Bearer bk_wrong',
+      `Bearer ${revoked}`,
+      `Bearer ${elsewhere}`,
+      `Basic ${Buffer.from(`root:${revoked}`).toString('base64')}`,
+      `Basic ${Buffer.from('root:').toString('base64')}`,
+    ];
+    for (const path of addresses) {
+      for (const method of methods) {
+        for (const authorization of authorizations) {
+          const status = await ask(server.port, method, path, authorization);
+          expect([401, 405], `${method} ${path} ${authorization}`).toContain(status);
+        }
+      }
+    }
+    expect(await state()).toEqual(before);
+  });
+});
+
+describe('an upload', () => {
+  it('that stands still is ended, and nothing of it stays', async () => {
+    await using world = await createWorld();
+    using repo = await newRepo(world);
+    const token = repo.createToken({ name: 'ci', role: 'upload' });
+    await using server = await serving(world, repo, { uploadSeconds: 0.3 });
+    const headers = { authorization: `Bearer ${token}`, 'content-length': '1000' };
+    const stalled = request({
+      ...{ port: server.port, host: '127.0.0.1', method: 'PUT', headers },
+      path: '/api/suites/bookworm/packages/a_1_all.deb',
+    });
+    stalled.write('!<arch>');
+    const [answer] = (await once(stalled, 'response')) as [IncomingMessage];
+    expect(answer.statusCode).toBe(408);
+    stalled.destroy();
+    const cut = request({
+      ...{ port: server.port, host: '127.0.0.1', method: 'PUT', headers },
+      path: '/upload/bookworm/a_1_all.deb',
+    });
+    cut.on('error', () => {});
+    cut.write('!<arch>');
+    const spooled = () => readdir(join(repo.dir, 'incoming'), { recursive: true });
+    await expect.poll(spooled, { timeout: 60_000 }).toContainEqual(expect.stringMatching(/\.part$/));
+    cut.destroy();
+    await expect.poll(spooled, { timeout: 60_000 }).not.toContainEqual(expect.stringMatching(/a_1_all/));
+  });
+
+  it('may be of any length as long as it is within the limit, and no longer', async () => {
+    await using world = await createWorld();
+    using repo = await newRepo(world);
+    const token = repo.createToken({ name: 'ci', role: 'upload' });
+    const bytes = await debBytes(world, 'hello');
+    await using server = await serving(world, repo, { maxUploadBytes: bytes.length });
+    // chunked: the length is not told beforehand
+    const send = (body: Buffer) =>
+      fetch(`${server.url}/api/suites/bookworm/packages/hello_1.0_all.deb`, {
+        method: 'PUT',
+        duplex: 'half',
+        body: ReadableStream.from([body.subarray(0, 100), body.subarray(100)]),
+        headers: { authorization: `Bearer ${token}` },
+      } as RequestInit);
+    expect((await send(Buffer.concat([bytes, Buffer.from('x')]))).status).toBe(413);
+    expect((await send(bytes)).status).toBe(200);
   });
 });
 
