@@ -50,9 +50,13 @@ export async function listen(
   handler: (request: IncomingMessage, response: ServerResponse) => void,
   address: string | ListenAddress,
   tls?: { readonly cert: Buffer; readonly key: Buffer },
+  limits: Pick<
+    ServerOptions,
+    'headersTimeout' | 'requestTimeout' | 'keepAliveTimeout' | 'connectionsCheckingInterval'
+  > = {},
 ): Promise<Listening> {
   const { host, port } = typeof address === 'string' ? parseListenAddress(address) : address;
-  const server = tls ? createTlsServer(tls, handler) : createServer(handler);
+  const server = tls ? createTlsServer({ ...limits, ...tls }, handler) : createServer(limits, handler);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause) => reject(explainListenError(cause, host, port)));
     server.listen({ host, port }, resolve);

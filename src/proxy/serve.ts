@@ -5,7 +5,14 @@
  * before express sees anything; express has the pages and the API. Sockets handed over by systemd: sd_listen_fds(3).
  */
 import { createWriteStream, type WriteStream } from 'node:fs';
-import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerOptions,
+  type ServerResponse,
+} from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import express from 'express';
 import type { Context } from '../core/context.ts';
@@ -28,8 +35,25 @@ export interface ServeOptions {
   readonly listen: readonly string[];
   /** Started by a command for itself: it ends with it, once others that lease it are done (see leases.ts). */
   readonly forCommand?: boolean;
+  readonly limits?: Partial<ClientLimits>;
   readonly parts?: ProxyParts;
 }
+
+/** What a slow or greedy client may hold; milliseconds. */
+export interface ClientLimits {
+  /** For all headers of a request. */
+  readonly headersMs: number;
+  /** For a whole request. */
+  readonly requestMs: number;
+  /** How often these two are looked at. */
+  readonly checkMs: number;
+  /** Of silence in both directions. */
+  readonly idleMs: number;
+  /** Connections from one address. */
+  readonly perClient: number;
+}
+
+const LIMITS: ClientLimits = { headersMs: 15_000, requestMs: 30_000, checkMs: 5000, idleMs: 120_000, perClient: 500 };
 
 export interface RunningProxy extends AsyncDisposable {
   readonly cache: ProxyCache;
@@ -50,6 +74,7 @@ export async function serveProxy(
   settings: ProxySettings,
   options: ServeOptions,
 ): Promise<RunningProxy> {
+  const limits = { ...LIMITS, ...options.limits };
   const clients = parseNetworks(settings.clients);
   const cache = await ProxyCache.open(context, settings, options.parts);
   const listeners: Listening[] = [];
@@ -72,13 +97,13 @@ export async function serveProxy(
     const fds = inheritedSockets(context.env);
     const open =
       fds.length > 0
-        ? fds.map((fd) => listenOn(fd, handler))
-        : options.listen.map((address) => listen(handler, address));
+        ? fds.map((fd) => listenOn(fd, handler, serverOptions(limits)))
+        : options.listen.map((address) => listen(handler, address, undefined, serverOptions(limits)));
     const opened = await Promise.allSettled(open);
     for (const one of opened) if (one.status === 'fulfilled') listeners.push(one.value);
     for (const one of opened) if (one.status === 'rejected') throw one.reason;
     for (const { server } of listeners) {
-      guardServer(server, cache, settings, (address) => clients.has(address), sockets);
+      guardServer(server, cache, settings, { isClient: (address) => clients.has(address), sockets, limits });
     }
     const urls = listeners.map((one) => one.url);
     noteServing(settings.dir, { urls, forCommand: options.forCommand ?? false });
@@ -106,8 +131,17 @@ export function inheritedSockets(env: Readonly<Record<string, string | undefined
     : [];
 }
 
-async function listenOn(fd: number, handler: RequestListener): Promise<Listening> {
-  const server = createServer(handler);
+function serverOptions({ headersMs, requestMs, checkMs }: ClientLimits): ServerOptions {
+  return {
+    headersTimeout: headersMs,
+    requestTimeout: requestMs,
+    connectionsCheckingInterval: checkMs,
+    keepAliveTimeout: 75_000,
+  };
+}
+
+async function listenOn(fd: number, handler: RequestListener, options: ServerOptions): Promise<Listening> {
+  const server = createServer(options, handler);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen({ fd }, resolve);
@@ -137,27 +171,39 @@ function guardServer(
   server: Server,
   cache: ProxyCache,
   settings: ProxySettings,
-  isClient: (address: string) => boolean,
-  sockets: Set<Socket>,
+  door: {
+    readonly isClient: (address: string) => boolean;
+    readonly sockets: Set<Socket>;
+    readonly limits: ClientLimits;
+  },
 ): void {
-  server.headersTimeout = 15_000;
-  server.requestTimeout = 30_000;
-  server.keepAliveTimeout = 75_000;
+  const { isClient, sockets, limits } = door;
+  const open = new Map<string, number>();
   server.maxConnections = MAX_CONNECTIONS;
   server.maxHeadersCount = 100;
   server.on('connection', (socket: Socket) => {
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
     socket.setNoDelay(true);
-    if (isClient(socket.remoteAddress ?? '')) {
+    const address = socket.remoteAddress ?? '';
+    const count = (open.get(address) ?? 0) + 1;
+    open.set(address, count);
+    socket.once('close', () => {
+      const left = open.get(address)! - 1;
+      if (left > 0) open.set(address, left);
+      else open.delete(address);
+    });
+    if (isClient(address) && count <= limits.perClient) {
       // silence in both directions: a client that reads nothing and asks nothing
-      socket.setTimeout(IDLE_MS, () => socket.destroy());
+      socket.setTimeout(limits.idleMs, () => socket.destroy());
       return;
     }
     cache.metrics.add('refused');
-    const body = 'this network is not on the list of clients (--allow-client)\n';
+    const [status, body] = isClient(address)
+      ? ['503 Service Unavailable', 'too many connections from this address\n']
+      : ['403 Forbidden', 'this network is not on the list of clients (--allow-client)\n'];
     socket.end(
-      `HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
+      `HTTP/1.1 ${status}\r\nContent-Type: text/plain\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
     );
     socket.destroySoon();
   });
