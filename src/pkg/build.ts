@@ -142,8 +142,8 @@ export async function buildPackages(context: Context, request: BuildRequest): Pr
   for (const warning of warnings) context.log.warn(warning);
   const made = built.flatMap((one) => (one.debug === undefined ? [one.package] : [one.package, one.debug]));
   refuseOldVersions(made, request.published);
-  const placed = await placePackages(context, made, request.outDir);
   const sources = await buildSources(context, prepared.sources, { ...request, mirror: request.policy?.mirror });
+  const placed = await placePackages(context, made, request.outDir);
   const asked = [...jobs.filter((job) => job.why === 'asked for').map((job) => job.name), ...sources.asked];
   if (request.sbom) await writeSboms(context, built, request.outDir);
   const rank = (one: BinaryPackage) => (asked.includes(one.name) ? 0 : 1);
@@ -216,6 +216,9 @@ async function prepare(context: Context, request: BuildRequest): Promise<Prepare
     policy: request.policy ?? {},
     refresh: request.refresh ?? false,
     proxy: request.proxy,
+    isolation: request.isolation,
+    network: request.network,
+    timeLimitMs: request.timeLimitMs,
     upstreamVersion: request.upstreamVersion,
     maintainer: (author: string | undefined) => chooseMaintainer(context, request.maintainer, [author]),
   };

@@ -23,7 +23,7 @@ import type { PythonProject } from './project.ts';
 import { isRequirement, normaliseName, parseRequirement } from './requirement.ts';
 import { resolveOnce } from './resolution.ts';
 import { readService, type ServiceFiles } from './service.ts';
-import { localWheel, type ProjectWheel, projectWheel, wheelsOf } from './source.ts';
+import { localWheel, type ProjectWheel, projectWheel, type SourceOptions, wheelsOf } from './source.ts';
 import { openWheel, parseWheelName, type Wheel } from './wheel.ts';
 
 export interface PythonInputs {
@@ -47,6 +47,10 @@ export interface PythonBuildOptions {
   readonly refresh: boolean;
   /** An apt proxy for the suite's own index. */
   readonly proxy?: string | undefined;
+  /** Where and how sources are built. */
+  readonly isolation?: SourceOptions['isolation'];
+  readonly network?: boolean | undefined;
+  readonly timeLimitMs?: number | undefined;
   /** Asked once the authors are known. */
   readonly maintainer: (author: string | undefined) => Promise<string>;
 }
@@ -69,9 +73,9 @@ export async function preparePython(
 ): Promise<PythonBuild> {
   const { suite, architecture, policy } = options;
   const pip = await findPip(context, { version: suite.python, machine: pythonMachine(architecture) });
+  const sources = sourcesOf(options);
   const wheels: ProjectWheel[] = [];
-  for (const { project } of inputs.projects)
-    wheels.push(await projectWheel(context, pip, project, options.sourceDateEpoch));
+  for (const { project } of inputs.projects) wheels.push(await projectWheel(context, pip, project, sources));
   const given = [
     ...wheels.map((wheel, index) => ({ ...wheel, extras: inputs.projects[index]!.extras })),
     ...inputs.wheels,
@@ -93,7 +97,7 @@ export async function preparePython(
   const maintainer = await options.maintainer(wheels.map((one) => one.project.author).find((one) => one !== undefined));
   const fetch = once(async () => {
     const wanted = [...new Set(closure.packages.flatMap((one) => [one.distribution, ...one.vendored]))];
-    const paths = await wheelsOf(context, pip, wanted, options.sourceDateEpoch);
+    const paths = await wheelsOf(context, pip, wanted, sources);
     return new Map(wanted.map((one, index) => [one, paths[index]!]));
   });
   const jobs = await Promise.all(
@@ -327,7 +331,7 @@ async function decideAll(
     suite,
     policy,
     asked: new Set(requested.map((one) => normaliseName(one.name))),
-    applications: await applicationsAmong(context, facts, requested, options.sourceDateEpoch),
+    applications: await applicationsAmong(context, facts, requested, sourcesOf(options)),
   });
   if (problems.length === 0) return of;
   throw new UserError(
@@ -339,14 +343,18 @@ async function decideAll(
   );
 }
 
+function sourcesOf(options: PythonBuildOptions): SourceOptions {
+  return { ...options, suite: options.suite.codename, mirror: options.policy.mirror };
+}
+
 /** Those with programs or units of their own. */
 async function applicationsAmong(
   context: Context,
   facts: DecisionFacts,
   requested: readonly Resolved[],
-  sourceDateEpoch: number | undefined,
+  sources: SourceOptions,
 ): Promise<Set<string>> {
-  const paths = await wheelsOf(context, facts.pip, requested, sourceDateEpoch);
+  const paths = await wheelsOf(context, facts.pip, requested, sources);
   const applications = new Set<string>();
   for (const [index, one] of requested.entries()) {
     const name = normaliseName(one.name);

@@ -206,6 +206,19 @@ export async function fetchWheels(context: Context, pip: Pip, pins: readonly str
   );
 }
 
+/** Fetches wheels of these requirements and of all that they need into a folder. No code of them runs. */
+export async function fetchClosure(
+  context: Context,
+  pip: Pip,
+  requirements: readonly string[],
+  folder: string,
+): Promise<void> {
+  if (requirements.length === 0) return;
+  const choice = pip.native ? ['--only-binary', ':all:'] : crossOptions(pip.target);
+  const args = ['download', '--quiet', '--no-input', '--dest', folder, ...choice, '--', ...requirements];
+  await runPip(context, pip, args, {});
+}
+
 export interface WheelBuild {
   /** A folder or 'name==version'. */
   readonly source: string;

@@ -10,11 +10,29 @@ import type { Context } from '../../core/context.ts';
 import { RemoteError, ToolError, UserError } from '../../core/errors.ts';
 import { digestFile } from '../../core/files.ts';
 import { cachedFiles, forget, keepFiles, keyOf, workFolder } from '../cache.ts';
+import { choosePlace, type Isolation, type Place } from '../root/choose.ts';
 import { NO_DATE } from '../source-date.ts';
 import { buildWheel, fetchWheels, type Pip, type Resolved } from './pip.ts';
 import { copyTree, type PythonProject, readProjectTree } from './project.ts';
 
 const BUILD_LIMIT_MS = 20 * 60 * 1000;
+
+/** Where and how sources are built. */
+export interface SourceOptions {
+  readonly sourceDateEpoch: number | undefined;
+  readonly suite: string;
+  readonly architecture: string;
+  /** 'auto': in the root that there is, or where this machine has another Python than the target. */
+  readonly isolation?: Isolation | undefined;
+  readonly network?: boolean | undefined;
+  readonly timeLimitMs?: number | undefined;
+  readonly mirror?: string | undefined;
+  readonly proxy?: string | undefined;
+}
+
+function placeOf(context: Context, pip: Pip, options: SourceOptions): Promise<Place> {
+  return choosePlace(context, options.isolation ?? 'auto', options, pip.native ? 'host' : 'make');
+}
 
 export interface ProjectWheel {
   readonly project: PythonProject;
@@ -32,20 +50,27 @@ export async function projectWheel(
   context: Context,
   pip: Pip,
   project: PythonProject,
-  sourceDateEpoch: number | undefined,
+  options: SourceOptions,
 ): Promise<ProjectWheel> {
   const tree = await readProjectTree(context, project.folder);
-  const date = sourceDateEpoch ?? tree.date;
-  const key = keyOf(['project', tree.digest, date, pip.target, pip.interpreter]);
+  const date = options.sourceDateEpoch ?? tree.date;
+  const place = await placeOf(context, pip, options);
+  const key = keyOf(['project', tree.digest, date, pip.target, place.kind === 'root' ? place.id : pip.interpreter]);
   const [cached] = (await cachedFiles(context, 'wheels', key)) ?? [];
   const path =
     cached ??
-    (await context.log.step(`Build the wheel of ${project.name ?? basename(project.folder)}`, () =>
-      buildInto(context, pip, key, project.name ?? basename(project.folder), date, async (scratch) => {
-        const source = join(scratch, 'source');
-        await mkdir(source);
-        await copyTree(project.folder, tree, source);
-        return source;
+    (await context.log.step(`Build the wheel of ${project.name ?? basename(project.folder)} ${whereText(place)}`, () =>
+      buildInto(context, pip, place, options, {
+        key,
+        name: project.name ?? basename(project.folder),
+        sourceDateEpoch: date,
+        gitDir: tree.gitDir,
+        async prepare(scratch) {
+          const source = join(scratch, 'source');
+          await mkdir(source);
+          await copyTree(project.folder, tree, source);
+          return source;
+        },
       }),
     ));
   return { project, path, sha256: await digestFile(path, 'sha256'), date };
@@ -56,17 +81,16 @@ export async function wheelsOf(
   context: Context,
   pip: Pip,
   distributions: readonly Resolved[],
-  sourceDateEpoch: number | undefined,
+  options: SourceOptions,
 ): Promise<string[]> {
-  const found = await Promise.all(distributions.map((one) => localWheel(context, one)));
+  const found = await Promise.all(distributions.map((one) => localWheel(context, one, pip)));
   const missing = distributions.filter((_, index) => found[index] === undefined);
   const published = missing.filter((one) => one.url.split('#')[0]!.endsWith('.whl'));
   if (published.length > 0) await download(context, pip, published);
-  for (const one of missing.filter((other) => !published.includes(other)))
-    await buildSdist(context, pip, one, sourceDateEpoch);
+  for (const one of missing.filter((other) => !published.includes(other))) await buildSdist(context, pip, one, options);
   return Promise.all(
     distributions.map(async (one, index) => {
-      const path = found[index] ?? (await localWheel(context, one));
+      const path = found[index] ?? (await localWheel(context, one, pip));
       if (path !== undefined) return path;
       throw new UserError('wheel-lost', `the wheel of '${one.name}' ${one.version} is gone from the cache`, {
         hint: 'run the command again',
@@ -75,15 +99,17 @@ export async function wheelsOf(
   );
 }
 
-function cacheKey(one: Resolved): string {
-  return keyOf(['wheel', one.name, one.version, one.sha256 ?? one.url]);
+/** What was published as a wheel is the same for every target; what is built here is not. */
+function cacheKey(one: Resolved, pip: Pip | undefined): string {
+  const isWheel = one.url.split('#')[0]!.endsWith('.whl');
+  return keyOf(['wheel', one.name, one.version, one.sha256 ?? one.url, isWheel ? null : (pip?.target ?? null)]);
 }
 
 /** The wheel of a distribution where it is on this machine already. */
-export async function localWheel(context: Context, one: Resolved): Promise<string | undefined> {
+export async function localWheel(context: Context, one: Resolved, pip?: Pip): Promise<string | undefined> {
   const url = one.url.split('#')[0]!;
   if (url.startsWith('file:') && url.endsWith('.whl')) return fileURLToPath(url);
-  return (await cachedFiles(context, 'wheels', cacheKey(one)))?.[0];
+  return (await cachedFiles(context, 'wheels', cacheKey(one, pip)))?.[0];
 }
 
 /** @throws RemoteError `digest-mismatch` when the index gave other bytes than it promised */
@@ -110,30 +136,57 @@ async function download(context: Context, pip: Pip, wanted: readonly Resolved[])
     const folder = join(scratch.path, `${name}.d`);
     await mkdir(folder);
     await rename(path, join(folder, name));
-    await keepFiles(context, 'wheels', cacheKey(one), folder);
+    await keepFiles(context, 'wheels', cacheKey(one, pip), folder);
   }
 }
 
-async function buildSdist(
-  context: Context,
-  pip: Pip,
-  one: Resolved,
-  sourceDateEpoch: number | undefined,
-): Promise<void> {
-  await context.log.step(`Build the wheel of ${one.name} ${one.version} from its source`, () =>
-    buildInto(context, pip, cacheKey(one), one.name, sourceDateEpoch ?? NO_DATE, async () =>
-      one.url.startsWith('file:') ? fileURLToPath(one.url.split('#')[0]!) : `${one.name}==${one.version}`,
-    ),
+async function buildSdist(context: Context, pip: Pip, one: Resolved, options: SourceOptions): Promise<void> {
+  const place = await placeOf(context, pip, options);
+  const what = `Build the wheel of ${one.name} ${one.version} from its source ${whereText(place)}`;
+  await context.log.step(what, () =>
+    buildInto(context, pip, place, options, {
+      key: cacheKey(one, pip),
+      name: one.name,
+      sourceDateEpoch: options.sourceDateEpoch ?? NO_DATE,
+      gitDir: undefined,
+      async prepare(scratch) {
+        const [url = ''] = one.url.split('#');
+        if (url.startsWith('file:')) return fileURLToPath(url);
+        if (place.kind === 'host') return `${one.name}==${one.version}`;
+        return await fetchSdist(context, one, scratch);
+      },
+    }),
   );
+}
+
+/** Without pip, which would run the source's code here to learn its name. */
+async function fetchSdist(context: Context, one: Resolved, scratch: string): Promise<string> {
+  const [url = ''] = one.url.split('#');
+  const path = join(scratch, basename(decodeURIComponent(new URL(url).pathname)));
+  const { download: fetchFile } = await import('../../core/http.ts'); // its client is large
+  await fetchFile(context, url, path, one.sha256 === undefined ? {} : { sha256: one.sha256 });
+  return path;
+}
+
+function whereText(place: Place): string {
+  return place.kind === 'root' ? `in ${place.id}` : 'on this machine';
+}
+
+interface Wanted {
+  readonly key: string;
+  readonly name: string;
+  readonly sourceDateEpoch: number;
+  readonly gitDir: string | undefined;
+  /** @returns a folder, an archive, or (on this machine) 'name==version' */
+  prepare(scratch: string): Promise<string>;
 }
 
 async function buildInto(
   context: Context,
   pip: Pip,
-  key: string,
-  name: string,
-  sourceDateEpoch: number,
-  prepare: (scratch: string) => Promise<string>,
+  place: Place,
+  options: SourceOptions,
+  { key, name, sourceDateEpoch, gitDir, prepare }: Wanted,
 ): Promise<string> {
   await using scratch = await workFolder(context);
   const logFolder = join(context.stateDir, 'logs');
@@ -142,11 +195,18 @@ async function buildInto(
   await rm(logFile, { force: true });
   const folder = join(scratch.path, 'wheels');
   await mkdir(folder);
+  const timeoutMs = options.timeLimitMs ?? BUILD_LIMIT_MS;
   try {
     const source = await prepare(scratch.path);
-    await buildWheel(context, pip, { source, folder, sourceDateEpoch, logFile, timeoutMs: BUILD_LIMIT_MS });
+    const common = { source, folder, sourceDateEpoch, logFile, timeoutMs };
+    if (place.kind === 'host') await buildWheel(context, pip, common);
+    else {
+      const { buildWheelInRoot } = await import('./root-wheel.ts');
+      const { network = false, proxy } = options;
+      await buildWheelInRoot(context, pip, { ...common, root: place.root, gitDir, network, proxy });
+    }
   } catch (error) {
-    throw error instanceof ToolError ? await explainBuild(error, name, logFile) : error;
+    throw error instanceof ToolError ? await explainBuild(error, name, logFile, timeoutMs) : error;
   }
   const [path] = await keepFiles(context, 'wheels', key, folder);
   if (path?.endsWith('.whl')) return path;
@@ -154,10 +214,16 @@ async function buildInto(
   throw new UserError('source-does-not-build', `the back end of '${name}' made no wheel`, { hint: `see ${logFile}` });
 }
 
-async function explainBuild(error: ToolError, name: string, logFile: string): Promise<UserError> {
+async function explainBuild(
+  error: ToolError,
+  name: string,
+  logFile: string,
+  limitMs: number,
+): Promise<ToolError | UserError> {
+  if (error.code === 'root-entry') return error;
   const hint = `the whole log: ${logFile}`;
   if (error.code === 'tool-timeout') {
-    const what = `building '${name}' took longer than ${BUILD_LIMIT_MS / 60_000} minutes`;
+    const what = `building '${name}' took longer than ${limitMs / 60_000} minutes`;
     return new UserError('source-does-not-build', what, { hint, cause: error });
   }
   const log = await readFile(logFile, 'utf8').catch(() => error.stderrTail);

@@ -54,7 +54,7 @@ export async function openClone(
   logFile: string,
 ): Promise<Clone> {
   await sweep(context);
-  if (wanted === undefined) return newClone(context, root, []);
+  if (wanted === undefined || !/^Build-/m.test(wanted.control)) return newClone(context, root, []);
   if (root.clone === 'overlay') return newClone(context, root, [await layer(context, root, wanted, logFile)]);
   await using stack = new AsyncDisposableStack();
   const clone = stack.use(await newClone(context, root, []));
@@ -193,11 +193,11 @@ async function layer(context: Context, root: BuildRoot, wanted: Wanted, logFile:
 }
 
 const INSTALL = `
-install() { apt-get -qq -y --no-install-recommends "$@" build-dep ./layer; }
+install() { apt-get -q -y --no-install-recommends "$@" build-dep ./layer; }
 set -- -o APT::Sandbox::User=root -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 "$@"
 if ! install "$@"; then
   echo "buildkit: the lists of packages may be old: once more with new ones"
-  apt-get -qq "$1" "$2" update
+  apt-get -q "$1" "$2" update
   install "$@"
 fi
 apt-get clean

@@ -5,7 +5,7 @@
  * digest of its sources and of every package and version in it: another state of the mirror is another root.
  */
 import { createHash, randomUUID } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { machine, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -285,6 +285,10 @@ async function bootstrap(context: Context, job: Bootstrap): Promise<void> {
   }
   await rm(hook);
   await rm(sources);
+  // mmdebstrap removes its own at the end, whoever wrote it
+  const policy = join(scratch, 'tree/usr/sbin/policy-rc.d');
+  await writeFile(policy, '#!/bin/sh\nexit 101\n');
+  await chmod(policy, 0o755);
 }
 
 function noBootstrap(error: ToolError, { suite, architecture, logFile }: Bootstrap): ToolError {
@@ -323,13 +327,11 @@ export function bootstrapArgs(
   ];
 }
 
-/** Nothing starts in a root; dpkg need not be safe against a loss of power there. */
+/** Nobody writes to a root but clones; dpkg need not be safe against a loss of power there. */
 const HOOK = `#!/bin/sh
 set -eu
 umask 022
 cd "$1"
-printf '#!/bin/sh\\nexit 101\\n' >usr/sbin/policy-rc.d
-chmod 755 usr/sbin/policy-rc.d
 printf 'force-unsafe-io\\n' >etc/dpkg/dpkg.cfg.d/buildkit
 printf 'APT::Install-Recommends "false";\\nAPT::Keep-Downloaded-Packages "false";\\nAcquire::Languages "none";\\n' >etc/apt/apt.conf.d/90buildkit
 printf '127.0.0.1 localhost buildkit\\n::1 localhost\\n' >etc/hosts

@@ -4,7 +4,19 @@
  * Secret: how a source is laid out for dpkg-buildpackage(1) so that neither place, day, umask nor user shows in what it makes,
  * and which files are the result: those that the .changes lists (deb-changes(5)).
  */
-import { chmod, copyFile, lutimes, mkdir, readdir, readFile, readlink, rm, symlink, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  chown,
+  copyFile,
+  lutimes,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import type { Context } from '../../core/context.ts';
