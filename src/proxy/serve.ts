@@ -79,6 +79,7 @@ export async function serveProxy(
   const cache = await ProxyCache.open(context, settings, options.parts);
   const listeners: Listening[] = [];
   const sockets = new Set<Socket>();
+  const refused = new WeakSet<Socket>();
   const log = settings.accessLog === undefined ? undefined : createWriteStream(settings.accessLog, { flags: 'a' });
   log?.on('error', () => {}); // a full disk must not stop the answers
   const leases = createLeases();
@@ -93,7 +94,7 @@ export async function serveProxy(
     log?.end();
   };
   try {
-    const handler = createHandler(context, cache, { connections: () => sockets.size, log, leases });
+    const handler = createHandler(context, cache, { connections: () => sockets.size, log, leases, refused });
     const fds = inheritedSockets(context.env);
     const open =
       fds.length > 0
@@ -103,7 +104,7 @@ export async function serveProxy(
     for (const one of opened) if (one.status === 'fulfilled') listeners.push(one.value);
     for (const one of opened) if (one.status === 'rejected') throw one.reason;
     for (const { server } of listeners) {
-      guardServer(server, cache, settings, { isClient: (address) => clients.has(address), sockets, limits });
+      guardServer(server, cache, settings, { isClient: (address) => clients.has(address), sockets, limits, refused });
     }
     const urls = listeners.map((one) => one.url);
     noteServing(settings.dir, { urls, forCommand: options.forCommand ?? false });
@@ -175,9 +176,10 @@ function guardServer(
     readonly isClient: (address: string) => boolean;
     readonly sockets: Set<Socket>;
     readonly limits: ClientLimits;
+    readonly refused: WeakSet<Socket>;
   },
 ): void {
-  const { isClient, sockets, limits } = door;
+  const { isClient, sockets, limits, refused } = door;
   const open = new Map<string, number>();
   server.maxConnections = MAX_CONNECTIONS;
   server.maxHeadersCount = 100;
@@ -207,9 +209,10 @@ function guardServer(
     );
     socket.destroySoon();
   });
-  server.on('clientError', (_error, socket) => {
-    if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
-    else socket.destroy();
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    // what comes behind a refused request is no request: one answer, and the end
+    if (!socket.writable || refused.has(socket as Socket)) socket.destroy();
+    else socket.end(`HTTP/1.1 ${complaintOf(error.code)}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
   });
   server.on('connect', (request: IncomingMessage, socket: Socket, head: Buffer) => {
     if (!isClient(socket.remoteAddress ?? '')) socket.destroy();
@@ -273,16 +276,25 @@ interface Surroundings {
   readonly connections: () => number;
   readonly log: WriteStream | undefined;
   readonly leases: Leases;
+  /** Connections that end with an answer already given: nothing more is read from them. */
+  readonly refused: WeakSet<Socket>;
+}
+
+function complaintOf(code: string | undefined): string {
+  if (code === 'HPE_HEADER_OVERFLOW') return '431 Request Header Fields Too Large';
+  return code === 'ERR_HTTP_REQUEST_TIMEOUT' ? '408 Request Timeout' : '400 Bad Request';
 }
 
 function createHandler(context: Context, cache: ProxyCache, around: Surroundings): RequestListener {
-  const { log } = around;
+  const { log, refused } = around;
   const pages = createPages(cache, createRegistries(cache), around);
   return (request, response) => {
+    if (refused.has(request.socket)) return;
     if (log) noteAccess(context, log, request, response);
     if (cache.answerHot(request, response)) return;
     if (hasBody(request) && (request.method === 'GET' || request.method === 'HEAD')) {
       response.shouldKeepAlive = false;
+      refused.add(request.socket);
       cache.answerer.text(response, 400, 'a request for a file has no body', { Connection: 'close' });
       return;
     }
@@ -297,6 +309,7 @@ function createHandler(context: Context, cache: ProxyCache, around: Surroundings
       pages(request, response);
     } else if (request.method !== 'GET' && request.method !== 'HEAD') {
       response.shouldKeepAlive = false;
+      refused.add(request.socket);
       cache.answerer.text(response, 405, 'only GET and HEAD', { Allow: 'GET, HEAD', Connection: 'close' });
     } else {
       void cache.answer(request, response, route.location, route.view);
