@@ -7,7 +7,9 @@ import { createReadStream } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Context } from '../../core/context.ts';
-import { UserError } from '../../core/errors.ts';
+import { ToolError, UserError } from '../../core/errors.ts';
+import { printable } from '../../core/log.ts';
+import { run } from '../../core/run.ts';
 import type { DebEntry } from '../../deb/archive.ts';
 import { formatRelations, parseRelations } from '../../deb/relation.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
@@ -86,6 +88,7 @@ export function prepareNode(context: Context, input: NodeInput, options: NodeBui
 async function prepareAnew(context: Context, input: NodeInput, options: NodeBuildOptions): Promise<NodeBuild> {
   const target = nodeTarget(options.suite, options.architecture);
   const project = input.kind === 'project' ? await readNodeProject(context, input.folder) : undefined;
+  if (project?.tool.prepare !== undefined) await prepareSources(context, project.folder, project.tool.prepare);
   await using stack = new AsyncDisposableStack();
   const scratch = stack.use(await workFolder(context));
   const request: TreeRequest = {
@@ -102,6 +105,25 @@ async function prepareAnew(context: Context, input: NodeInput, options: NodeBuil
   const build = await plan(context, { input, options, target, project, request, tree });
   const owned = stack.move();
   return { ...build, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+const PREPARE_LIMIT_MS = 20 * 60 * 1000;
+
+/** The project's own command, which its owner named for this: it may do what he may. */
+async function prepareSources(context: Context, folder: string, command: string): Promise<void> {
+  try {
+    await context.log.step(`Prepare ${basename(folder)}`, () =>
+      run(context, 'sh', ['-c', command], { cwd: folder, timeoutMs: PREPARE_LIMIT_MS }),
+    );
+  } catch (cause) {
+    if (!(cause instanceof ToolError)) throw cause;
+    const last = cause.stderrTail.trimEnd().split('\n').slice(-12);
+    throw new UserError('prepare', `its "prepare" failed:\n${last.map((line) => `  ${printable(line)}`).join('\n')}`, {
+      file: join(folder, 'package.json'),
+      hint: `run it by hand in the folder: ${printable(command)}`,
+      cause,
+    });
+  }
 }
 
 async function fillRoot(context: Context, request: TreeRequest, project: NodeProject | undefined): Promise<void> {
@@ -293,7 +315,9 @@ async function unpack(
   if (project !== undefined) await restoreProject(project, folder);
   const filled = new Map<string, FilledModule>();
   for (const planned of nodePlan.packages) {
-    for (const module of planned.modules) filled.set(module.location, await fill(module, prepared, outcome.ran));
+    const interpreter = runtimeOf(planned);
+    for (const module of planned.modules)
+      filled.set(module.location, await fill(module, prepared, outcome.ran, interpreter));
   }
   const native = nodePlan.packages.filter(
     (one) =>
@@ -308,9 +332,25 @@ async function unpack(
   };
 }
 
-async function fill(module: NodeModule, prepared: Prepared, built: ReadonlySet<string>): Promise<FilledModule> {
+/** Where the Node.js that a package carries is installed; undefined: it has the system's. */
+function runtimeOf({ runtime, debianName }: PlannedNode): string | undefined {
+  const path = runtime && programsOf(runtime.name, runtime.manifest).get('node');
+  return path && `${appHome(debianName)}/${runtime.location}/${path}`;
+}
+
+async function fill(
+  module: NodeModule,
+  prepared: Prepared,
+  built: ReadonlySet<string>,
+  interpreter?: string,
+): Promise<FilledModule> {
   const programs = new Set(programsOf(module.name, module.manifest).values());
-  const all = await packageFiles(join(prepared.request.folder, module.location), programs, prepared.target);
+  const all = await packageFiles(
+    join(prepared.request.folder, module.location),
+    programs,
+    prepared.target,
+    interpreter,
+  );
   const isWanted = (path: string) => !(built.has(module.location) && isBuildLitter(path));
   return { module, files: all.filter((file) => isWanted(file.path)) };
 }

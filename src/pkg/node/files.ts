@@ -36,16 +36,18 @@ const PREBUILD = /(^|\/)prebuilds\/([a-z0-9]+)-([a-z0-9+]+)\//;
 /**
  * Reads every file below `folder`, but what lies in its `node_modules`: those are packages of their own.
  * @param programs paths that package.json's `bin` names
+ * @param node what scripts are run by
  */
 export async function packageFiles(
   folder: string,
   programs: ReadonlySet<string>,
   target: NodeTarget,
+  node = '/usr/bin/node',
 ): Promise<PackageFile[]> {
   const files: PackageFile[] = [];
   for (const path of await walk(folder)) {
     if (NOTES.test(path) || MAKERS_NOTES.test(path) || isForeignPrebuild(path, target)) continue;
-    const file = await readPackageFile(folder, path, programs.has(path), target);
+    const file = await readPackageFile(folder, path, programs.has(path), target, node);
     if (file !== undefined) files.push(file);
   }
   return files;
@@ -75,6 +77,7 @@ async function readPackageFile(
   path: string,
   isProgram: boolean,
   target: NodeTarget,
+  node: string,
 ): Promise<PackageFile | undefined> {
   const full = join(folder, path);
   const { mode, size } = await stat(full);
@@ -91,7 +94,7 @@ async function readPackageFile(
   if (isLibrary && !isProgram) return size > 0 && isForeignBinary(head) ? undefined : plain;
   const isScript = head[0] === 0x23 && head[1] === 0x21;
   if (!isScript && !isProgram) return plain;
-  const { data, runs } = withInterpreter(await readFile(full), isProgram);
+  const { data, runs } = withInterpreter(await readFile(full), isProgram, node);
   return { ...plain, mode: runs ? 0o755 : 0o644, source: { data } };
 }
 
@@ -133,15 +136,17 @@ const KNOWN_INTERPRETERS: Readonly<Record<string, string>> = {
 /**
  * The script with an interpreter line that Debian takes, and whether it may be a program.
  * @param isProgram named in `bin`: it is JavaScript where nothing else is said, as for npm
+ * @param interpreter of JavaScript
  */
 export function withInterpreter(
   content: Buffer,
   isProgram: boolean,
+  interpreter = '/usr/bin/node',
 ): { readonly data: Buffer; readonly runs: boolean } {
   const isScript = content[0] === 0x23 && content[1] === 0x21;
   if (!isScript) {
     return isProgram
-      ? { data: Buffer.concat([Buffer.from('#!/usr/bin/node\n'), content]), runs: true }
+      ? { data: Buffer.concat([Buffer.from(`#!${interpreter}\n`), content]), runs: true }
       : { data: content, runs: false };
   }
   const newline = content.indexOf(10);
@@ -154,9 +159,10 @@ export function withInterpreter(
   const node = NODE_LINE.exec(line);
   if (node) {
     const args = node[1]!.trim().split(/\s+/).filter(Boolean);
+    const program = interpreter === '/usr/bin/node' ? 'node' : interpreter;
     // the kernel hands everything behind the program over as one argument
     return replaced(
-      args.length > 1 ? `#!/usr/bin/env -S node ${args.join(' ')}` : ['#!/usr/bin/node', ...args].join(' '),
+      args.length > 1 ? `#!/usr/bin/env -S ${program} ${args.join(' ')}` : [`#!${interpreter}`, ...args].join(' '),
     );
   }
   const other = /^#!\s*(?:\/\S*\/)?(?:env\s+(?:-S\s*)?)?([\w.+-]+)(\s.*)?$/.exec(line);

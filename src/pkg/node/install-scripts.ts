@@ -67,7 +67,8 @@ export async function runInstallScripts(
     if (scripts.length === 0) continue;
     const shown = printable(`${module.name}@${module.version}`);
     if (!request.policy.allowed.has(module.name) && !request.policy.allowed.has(`${module.name}@${module.version}`)) {
-      if (buildsItself && !(await hasPrebuild(folder, request.target))) throw nativeError(shown, module.name);
+      const isUnbuilt = buildsItself && !(await hasPrebuild(folder, request.target));
+      if (isUnbuilt && !isOptional(module, request.modules)) throw nativeError(shown, module.name);
       const commands = scripts.map(([event, command]) => `${event}: ${printable(command.slice(0, 100))}`).join('; ');
       warnings.push(
         `'${shown}' has install scripts, which did not run (${commands}); allow them by name if it needs them`,
@@ -80,6 +81,12 @@ export async function runInstallScripts(
     );
   }
   return { warnings, ran };
+}
+
+/** Nothing needs it: whoever names it goes on without. */
+function isOptional(module: NodeModule, modules: readonly NodeModule[]): boolean {
+  const edges = modules.flatMap((one) => one.edges.filter((edge) => edge.to === module.location));
+  return edges.length > 0 && edges.every((edge) => edge.kind === 'optional' || edge.kind === 'peerOptional');
 }
 
 async function hasPrebuild(folder: string, target: NodeTarget): Promise<boolean> {

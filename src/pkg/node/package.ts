@@ -94,7 +94,7 @@ export function nodePackage(
     ...placed,
     ...documentEntries(planned.debianName, copyright, changelog),
     ...(service?.entries ?? []),
-    ...lintianOverrides(planned.debianName, native, files),
+    ...lintianOverrides(planned, native, files),
   ];
   const warnings = shared.unknown.map(
     (name) => `${planned.debianName} uses '${name}', and buildkit knows no package that has it`,
@@ -126,13 +126,19 @@ function describe(planned: PlannedNode, facts: NodeFacts): string {
  * Published programs are taken as they are: those of Go and Rust are linked statically and do not survive strip. Files that configure
  * tools of developers stay where a generator may hand them out.
  */
-function lintianOverrides(name: string, native: boolean, files: readonly PackageFile[]): DebEntry[] {
+function lintianOverrides(
+  { debianName: name, runtime }: PlannedNode,
+  native: boolean,
+  files: readonly PackageFile[],
+): DebEntry[] {
   const tags = native
     ? ['unstripped-binary-or-object', 'statically-linked-binary', 'embedded-library', 'library-not-linked-against-libc']
     : [];
   if (files.some((file) => /(^|\/)\.eslint(rc(\.\w+)?|ignore)$/.test(file.path)))
     tags.push('package-contains-eslint-config-file');
   if (files.some((file) => /(^|\/)(package-lock\.json|yarn\.lock)$/.test(file.path))) tags.push('nodejs-lock-file');
+  if (runtime !== undefined)
+    tags.push('unusual-interpreter', 'wrong-path-for-interpreter', 'missing-dep-for-interpreter');
   if (tags.length === 0) return [];
   const lines = ['# files of published npm packages, unchanged', ...tags.map((tag) => `${name}: ${tag} *`), ''];
   return [

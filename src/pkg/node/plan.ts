@@ -14,7 +14,7 @@ import {
   satisfiesRange,
 } from '../../deb/semver.ts';
 import type { NodeEdge, NodeModule } from './arborist.ts';
-import { asTable, textOf } from './manifest.ts';
+import { asTable, programsOf, textOf } from './manifest.ts';
 import { debianLineName, versionLine } from './names.ts';
 
 export type NodeMode = 'bundle' | 'packages';
@@ -47,6 +47,8 @@ export interface PlannedNode {
   readonly storeKey: string | undefined;
   /** Names to store keys: the links that stand in its node_modules. */
   readonly links: ReadonlyMap<string, string>;
+  /** The Node.js that it carries and is run by. */
+  readonly runtime?: NodeModule | undefined;
   /** On the other packages of the plan, and on nodejs. */
   readonly depends: readonly RelationGroup[];
   readonly why: string;
@@ -68,8 +70,10 @@ export function planNodePackages(modules: readonly NodeModule[], options: NodePl
   const subject = options.isProject ? root : modules.find((one) => one.location === `node_modules/${options.asked}`);
   if (subject === undefined) throw new Error(`'${options.asked}' is not in its own tree`); // arborist puts what is added on top
   const version = `${debianUpstreamOfSemver(subject.version)}-${options.revision}`;
-  const held = modules.filter((one) => options.isProject || one.location !== '');
   if (options.mode === 'bundle') {
+    const carried = modules.filter((one) => options.isProject || one.location !== '');
+    const runtime = carriedRuntime(carried);
+    const held = runtime && hasNewerNode(options, runtime) ? carried.filter((one) => one !== runtime) : carried;
     const app: PlannedNode = {
       debianName: options.appName,
       version,
@@ -78,7 +82,8 @@ export function planNodePackages(modules: readonly NodeModule[], options: NodePl
       modules: held,
       storeKey: undefined,
       links: new Map(),
-      depends: nodeRelations(held, options, warnings),
+      runtime: runtime && held.includes(runtime) ? runtime : undefined,
+      depends: runtime === undefined ? nodeRelations(held, options, warnings) : runtimeRelations(options, runtime),
       why: 'asked for',
     };
     return { packages: [app], warnings: [...warnings] };
@@ -138,6 +143,27 @@ export function planNodePackages(modules: readonly NodeModule[], options: NodePl
     packages: [app, ...packages.map((one) => ({ ...one, why: whyIs(one.storeKey!) }))],
     warnings: [...warnings],
   };
+}
+
+/** A Node.js that the project brings along as a dependency of its own: `node_modules/.bin/node`. */
+function carriedRuntime(modules: readonly NodeModule[]): NodeModule | undefined {
+  return modules.find(
+    (one) => one.location === `node_modules/${one.name}` && programsOf(one.name, one.manifest).has('node'),
+  );
+}
+
+function majorOf(version: string): number {
+  return Number(version.split('.', 1)[0]);
+}
+
+function hasNewerNode({ nodeVersion }: NodePlanOptions, runtime: NodeModule): boolean {
+  return majorOf(nodeVersion) >= majorOf(runtime.version);
+}
+
+/** What carries its Node.js needs no other; where the suite's is new enough, that one is taken. */
+function runtimeRelations(options: NodePlanOptions, runtime: NodeModule): RelationGroup[] {
+  if (!hasNewerNode(options, runtime)) return [];
+  return debianRelationsOfRange('nodejs', `>=${majorOf(runtime.version)}.0.0`).groups.map((group) => [...group]);
 }
 
 interface Group {

@@ -46,6 +46,8 @@ export const toolSchema = z.strictObject({
   /** Installed path to file in the project. */
   conffiles: z.record(absolute, inside).default({}),
   files: z.record(absolute, inside).default({}),
+  /** Shell command that makes what the package holds beside sources, run in the project's folder; npm projects only. */
+  prepare: z.string().min(1).optional(),
   /** Further relations, as in Depends. */
   depends: z.array(z.string().min(1)).default([]),
 });
