@@ -12,6 +12,7 @@ import { type Finding, lintDeb } from '../pkg/lint.ts';
 import type { UsedProxy } from '../release/proxy-use.ts';
 import type { PackageFacts } from '../repo/handle.ts';
 import { type Cli, type CommandContext, type Output, table } from './command.ts';
+import { addReproduce } from './pkg-reproduce.ts';
 import { addPkgRoot } from './pkg-root.ts';
 import { openRepo } from './repo-place.ts';
 
@@ -30,6 +31,7 @@ interface BuildOptions {
   readonly repo?: string;
   readonly isolation?: BuildRequest['isolation'];
   readonly network?: boolean;
+  readonly changes?: boolean;
   readonly timeLimit?: string;
   readonly dryRun?: boolean;
   readonly explain?: boolean;
@@ -56,6 +58,7 @@ export function addPkgCommands(program: Command, cli: Cli): void {
     )
     .option('--network', 'builds in a root may reach the network; default: pkg.network in buildkit.yaml')
     .option('--time-limit <minutes>', 'end the build of a source after this time')
+    .option('--changes', 'write .changes and .buildinfo, too; default: pkg.changes in buildkit.yaml')
     .option('--dry-run', 'show what would be built')
     .option('--explain', 'say why each package was built anew, or not')
     .option('--sbom', 'write a bill of materials beside each package (SPDX 2.3, JSON)')
@@ -86,6 +89,7 @@ export function addPkgCommands(program: Command, cli: Cli): void {
       }),
     );
   addInspection(pkg, cli);
+  addReproduce(pkg, cli);
   addPkgRoot(pkg, cli);
 }
 
@@ -225,6 +229,7 @@ async function buildRequest(
     proxy: proxy?.url,
     isolation: options.isolation ?? pkg.isolation,
     network: options.network ?? pkg.network,
+    changes: options.changes ?? pkg.changes,
     timeLimitMs: options.timeLimit === undefined ? undefined : minutes(options.timeLimit),
     policy: {
       ...pkg,

@@ -59,6 +59,7 @@ const pkg = z.strictObject({
     .default('auto')
     .describe('where sources are built: in a clone of a build root, or on this machine'),
   network: z.boolean().default(false).describe('builds in a root may reach the network'),
+  changes: z.boolean().default(false).describe('.changes and .buildinfo beside the packages, too'),
   sbom: z.boolean().default(false).describe('write a bill of materials beside each package: SPDX 2.3, JSON'),
   'check-contents': z.boolean().default(false).describe('look in Contents of the suite for files that we have, too'),
   mirror: z.url().optional().describe('where to read what the suite has, if this machine does not follow it'),

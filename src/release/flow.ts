@@ -102,6 +102,7 @@ function buildRequest({ config, workspaceDir }: ReleaseRequest): BuildRequest {
     compression: config.pkg.compression,
     isolation: config.pkg.isolation,
     network: config.pkg.network,
+    changes: config.pkg.changes,
     sbom: config.pkg.sbom,
     checkContents: config.pkg['check-contents'],
     policy: config.pkg,

@@ -8,8 +8,10 @@ import { digestFile, exists } from '../../src/core/files.ts';
 import { run, start } from '../../src/core/run.ts';
 import { debianSources } from '../../src/deb/mirror.ts';
 import { type BuildRequest, type BuildResult, buildPackages } from '../../src/pkg/build.ts';
+import { reproduce } from '../../src/pkg/reproduce.ts';
 import { openClone } from '../../src/pkg/root/clone.ts';
 import { type BuildRoot, createRoot, listRoots, updateRoot } from '../../src/pkg/root/root.ts';
+import { writeWheel } from '../support/python-wheel.ts';
 import { createWorld, type World } from '../support/world.ts';
 
 const LONG = 600_000;
@@ -75,7 +77,7 @@ async function refusal(promise: Promise<unknown>): Promise<UserError> {
 beforeAll(async () => {
   world = await createWorld();
   root = (await createRoot(world.context, { suite: 'bookworm' })).root;
-  await makeSource('tiny', '%:\n\tdh $@\n', { needs: 'debhelper-compat (= 13)', arch: 'any' });
+  await makeSource('tiny', '%:\n\tdh $@\n', { needs: 'debhelper-compat (= 12)', arch: 'any' });
   await writeFile(path('tiny/tiny.c'), '#include <stdio.h>\nint main(void) { puts("hello " __FILE__); return 0; }\n');
   await writeFile(
     path('tiny/Makefile'),
@@ -198,6 +200,16 @@ describe('pkg build of a Debian source', () => {
         await digestFile(path('out', name), 'sha256'),
       ]);
     }
+  });
+
+  it('is reproduced from its .buildinfo', async () => {
+    const info = path('out/tiny_1.0_amd64.buildinfo');
+    const names = ['tiny-dbgsym_1.0_amd64.deb', 'tiny_1.0_amd64.deb'];
+    expect(await reproduce(world.context, info, { cwd: world.path })).toEqual({
+      identical: true,
+      packages: names.map((name) => ({ name, verdict: 'identical' })),
+      changed: [],
+    });
   });
 
   it('keeps bytes that have a version', async () => {
@@ -324,6 +336,102 @@ describe('pkg build of a Debian source', () => {
         (name) => name.endsWith('.orig.tar.gz') || name.endsWith('.orig.tar.xz'),
       ),
     ).toBe(true);
+  });
+});
+
+/** A back end in one file: what it writes into the wheel tells where its code ran. */
+const BACK_END = `import os, socket, time, zipfile
+def get_requires_for_build_wheel(config_settings=None):
+    return ["late-help"]
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    import late_help
+    if os.path.exists("hang"): time.sleep(86421)
+    try:
+        socket.create_connection(("192.0.2.1", 80)); network = "there"
+    except OSError as error: network = error.strerror
+    name = "where-1.0-py3-none-any.whl"
+    files = {
+        "where/__init__.py": "facts = %r\\n" % [os.getuid(), network, os.environ.get("SOURCE_DATE_EPOCH"), os.getcwd()],
+        "where-1.0.dist-info/METADATA": "Metadata-Version: 2.1\\nName: where\\nVersion: 1.0\\n",
+        "where-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+        "where-1.0.dist-info/RECORD": "",
+    }
+    with zipfile.ZipFile(os.path.join(directory, name), "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(zipfile.ZipInfo(path, (2020, 1, 1, 0, 0, 0)), text)
+    return name
+`;
+
+async function makeProject(name: string): Promise<string> {
+  const folder = path(name);
+  await mkdir(folder, { recursive: true });
+  const table = '[build-system]\nrequires = ["early-help"]\nbuild-backend = "backend"\nbackend-path = ["."]\n';
+  await writeFile(join(folder, 'pyproject.toml'), `${table}[project]\nname = "where"\nversion = "1.0"\n`);
+  await writeFile(join(folder, 'backend.py'), BACK_END);
+  return folder;
+}
+
+describe('pkg build of a Python source in a root', () => {
+  const python = () => ({
+    ...world.context,
+    env: { ...world.context.env, PIP_NO_INDEX: '1', PIP_FIND_LINKS: path('links'), SOURCE_DATE_EPOCH: '1700000000' },
+  });
+  const facts = async (result: BuildResult) => {
+    const deb = result.packages.find((one) => one.name === 'python3-where')!;
+    await run(world.context, 'dpkg-deb', ['-x', deb.path, path('where-unpacked')]);
+    return await readFile(path('where-unpacked/usr/lib/python3/dist-packages/where/__init__.py'), 'utf8');
+  };
+
+  beforeAll(async () => {
+    await mkdir(path('links'));
+    for (const name of ['early_help', 'late_help']) {
+      await writeWheel(path('links'), { name, version: '1', files: { [`${name}.py`]: '' } });
+    }
+    await makeProject('where');
+  });
+
+  it('runs its code there alone, with what the back end declares and asks for', { timeout: LONG }, async () => {
+    const built = await buildPackages(python(), request('./where', 'out-where', { changes: true }));
+    expect(await facts(built)).toBe("facts = [29999, 'Network is unreachable', '1700000000', '/build/source']\n");
+    expect(built.lists.map((one) => basename(one))).toEqual([
+      'python3-where_1.0-1~deb12_all.changes',
+      'python3-where_1.0-1~deb12_all.buildinfo',
+    ]);
+    const [changes = ''] = built.lists;
+    const lintian = await run(world.context, 'lintian', [changes], { okExitCodes: [1, 2] });
+    expect(lintian.stderr).not.toContain('Warning in processable');
+    expect(lintian.stdout.split('\n').filter((line) => /^[EW]: [^ ]+ changes:/.test(line))).toEqual([]);
+    const again = await reproduce(python(), built.lists[1]!, { cwd: world.path });
+    expect(again).toMatchObject({ identical: true, packages: [{ verdict: 'identical' }] });
+  });
+
+  it('says with `pkg diff` what is not the same any more', async () => {
+    await writeFile(path('where/backend.py'), BACK_END.replace('where/__init__.py', 'where/other.py'));
+    const info = path('out-where/python3-where_1.0-1~deb12_all.buildinfo');
+    const again = await reproduce(python(), info, { cwd: world.path });
+    expect(again.identical).toBe(false);
+    expect(again.packages[0]!.diff!.differences.map((one) => one.name)).toContain(
+      '/usr/lib/python3/dist-packages/where/other.py',
+    );
+  });
+
+  it('builds an sdist of the index', async () => {
+    await makeProject('where-1.0');
+    await writeFile(path('where-1.0/PKG-INFO'), 'Metadata-Version: 2.1\nName: where\nVersion: 1.0\n');
+    await run(world.context, 'tar', ['-czf', path('links/where-1.0.tar.gz'), '-C', world.path, 'where-1.0']);
+    const built = await buildPackages(python(), request('where==1.0', 'out-sdist'));
+    expect(await facts(built)).toContain("[29999, 'Network is unreachable'");
+  });
+
+  it('ends a back end that hangs and keeps its log', async () => {
+    await makeProject('hanging');
+    await writeFile(path('hanging/hang'), '');
+    const failure = await refusal(
+      buildPackages(python(), request('./hanging', 'out-hanging', { timeLimitMs: 12_000 })),
+    );
+    expect(failure.message).toBe("building 'where' took longer than 0.2 minutes");
+    expect(await exists(/the whole log: (.*)$/.exec(failure.hint ?? '')![1]!)).toBe(true);
+    expect(await cloneNames()).toEqual([]);
   });
 });
 

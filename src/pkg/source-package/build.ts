@@ -156,11 +156,11 @@ async function buildOnHost(
 }
 
 const UNPACK = 'dpkg-source --no-check -x "$2" "$1"';
-/** What was given as a .dsc is not packed again: its bytes are somebody's. */
+/** What was given as a .dsc is not packed again: its bytes are somebody's. -sa: the list names upstream's tarball for every revision. */
 const BUILD = 'cd "$1"; shift 2; dpkg-buildpackage --unsigned-source --unsigned-changes -rfakeroot "$@"';
 
 function buildArgs(source: DebianSource, folder: string): string[] {
-  return source.tree === undefined ? [folder, basename(source.path), '-b'] : [folder, '', '-F'];
+  return source.tree === undefined ? [folder, basename(source.path), '-b'] : [folder, '', '-F', '-sa'];
 }
 
 /** The source as dpkg-buildpackage wants it in `place`; modes and times depend on its content only. */
