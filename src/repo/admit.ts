@@ -30,7 +30,8 @@ const OWN_FIELDS = new Set([
   'phased-update-percentage',
 ]);
 
-const MAX_CONTROL_CHARACTERS = 16 * 1024 * 1024;
+/** apt gives up the whole index at a stanza of more than 1 MiB; digests and overrides come on top of this. */
+const MAX_STANZA_BYTES = 960 * 1024;
 /** Longest names that still leave room for version and architecture in a file name of 255 bytes. */
 const MAX_NAME = 100;
 const MAX_FILE_NAME = 240;
@@ -92,8 +93,14 @@ function renderControl(file: BinaryPackage, control: Paragraph): string {
         : `${field.name}: ${field.value}\n`;
   }
   // a copy in one piece: what it was put together from would keep all that was read alive
-  if (text.length <= MAX_CONTROL_CHARACTERS) return Buffer.from(text).toString();
-  throw refuse(file, 'bad-package', `its control file is larger than an index takes (${text.length} characters)`);
+  return checkStanzaSize(file.path, Buffer.from(text)).toString();
+}
+
+/** @throws UserError `bad-package` for what would make the whole index unreadable */
+export function checkStanzaSize(file: string, stanza: Buffer): Buffer {
+  if (stanza.length <= MAX_STANZA_BYTES) return stanza;
+  const message = `its control file has ${stanza.length} bytes: apt could not read an index that holds it`;
+  throw new UserError('bad-package', message, { file, hint: `at most ${MAX_STANZA_BYTES} bytes` });
 }
 
 /** @throws UserError `bad-package` for what would end the stanza or begin another field */

@@ -23,8 +23,8 @@ import { planSuite } from './suite-indexes.ts';
 
 /** Dates may run ahead of the clock by this much when publishes follow each other faster than once a second; apt takes 10 s. */
 const MAX_AHEAD_SECONDS = 2;
-/** A generation dated later than this ahead of the clock means that the clock is, or was, wrong. */
-const CLOCK_TOLERANCE_SECONDS = 600;
+/** A generation dated later than this ahead of the clock means that the clock is, or was, wrong; less is waited for. */
+const CLOCK_TOLERANCE_SECONDS = 30;
 const WARN_KEY_DAYS = 30;
 
 const KEY_FILE_ARMORED = 'archive-key.asc';
@@ -38,7 +38,7 @@ export interface PublishOptions {
   readonly keys?: readonly string[] | undefined;
   /** The address that clients use, from now on. */
   readonly url?: string | undefined;
-  /** Bring the pages for people up to date too (default true). */
+  /** Bring the pages for people up to date too (default: as the settings say). */
   readonly pages?: boolean | undefined;
   readonly passphrase?: PassphraseSource | undefined;
 }
@@ -80,7 +80,8 @@ export async function publishSuites(
   if (!options.dryRun) {
     if (due.length > 0) await writeAndSwitch(repo, due, settings, dates, signing);
     await writeClientFiles(repo, settings, signing);
-    if (options.pages ?? true) await refreshPages(repo, signing, options.force);
+    if (settings.pages === false) await (await import('./pages.ts')).removePages(repo);
+    else if (options.pages ?? true) await refreshPages(repo, signing, options.force);
   }
   return plans.map((plan) => resultOf(repo, plan, due.includes(plan)));
 }
@@ -166,6 +167,9 @@ export async function nextDates(repo: RepoHandle, settings: RepositorySettings):
         hint: `set the clock (it says ${now.toISOString()}; the latest generation is ${generationId(dates.date - 1)})`,
       },
     );
+  }
+  if (ahead > 2 * MAX_AHEAD_SECONDS) {
+    repo.context.log.warn(`the clock went back by ${Math.ceil(ahead)} seconds: waiting until it has caught up`);
   }
   if (ahead > MAX_AHEAD_SECONDS)
     await sleep((ahead - MAX_AHEAD_SECONDS) * 1000, undefined, { signal: repo.context.signal });

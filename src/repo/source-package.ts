@@ -13,7 +13,7 @@ import { errnoOf, UserError } from '../core/errors.ts';
 import { getField, type Paragraph, parseParagraph } from '../deb/control.ts';
 import { isPackageName } from '../deb/package.ts';
 import { isVersion } from '../deb/version.ts';
-import { checkField } from './admit.ts';
+import { checkField, checkStanzaSize } from './admit.ts';
 import type { NewPackage } from './catalog.ts';
 
 /** A file that a list names, found beside it. */
@@ -116,6 +116,7 @@ export async function readSource(path: string): Promise<SourceCandidate> {
   const all = [own, ...files];
   control += `Files:\n${all.map((file) => ` ${file.md5} ${file.size} ${file.name}\n`).join('')}`;
   control += `Checksums-Sha256:\n${all.map((file) => ` ${file.sha256} ${file.size} ${file.name}\n`).join('')}`;
+  checkStanzaSize(path, Buffer.from(control));
   const { size, md5, sha256 } = own;
   const item = {
     kind: 'dsc' as const,

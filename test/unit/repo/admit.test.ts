@@ -82,7 +82,7 @@ describe('admission to an index', () => {
     ['an architecture that is none', [], { architecture: 'any' }],
     ['a path as source', [['Source', '../../x']], {}],
     ['a source version that is none', [['Source', 'x (1/2)']], {}],
-    ['more text than an index takes', [['Depends', 'x'.repeat(17 * 1024 * 1024)]], {}],
+    ['more text than an index takes', [['Depends', 'x'.repeat(1024 * 1024)]], {}],
   ])('refuses %s', (_what, fields, facts) => {
     expect(() => admit(hostile(fields, facts), 'deb')).toThrow(
       expect.objectContaining({ code: 'bad-package', exitCode: 1 }),
@@ -90,7 +90,7 @@ describe('admission to an index', () => {
   });
 
   it('takes a long list of dependencies', () => {
-    expect(stanzaOf(hostile([['Depends', 'libx, '.repeat(200_000)]])).length).toBeGreaterThan(1_200_000);
+    expect(stanzaOf(hostile([['Depends', 'libx, '.repeat(150_000)]])).length).toBeGreaterThan(900_000);
   });
 
   it('never lets any value become another field or another stanza', () => {
