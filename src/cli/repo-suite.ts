@@ -34,6 +34,7 @@ interface SetOptions extends Place {
   readonly keepGenerations?: string;
   readonly changelogs?: string;
   readonly signedBy?: boolean;
+  readonly pages?: boolean;
 }
 
 export function addSettings(row: Row, cli: Cli): void {
@@ -89,13 +90,15 @@ export function addSettings(row: Row, cli: Cli): void {
     .option('--changelogs <url>', "where apt finds changelogs: a URL with @CHANGEPATH@ in it, or 'no'")
     .option('--signed-by', 'tell clients in Release by which keys later ones are signed (Signed-By)')
     .option('--no-signed-by', 'do not')
+    .option('--pages', 'write pages for people at each publish')
+    .option('--no-pages', 'write none, and remove those there are')
     .action(
       cli.action(async (cx, options: SetOptions) => {
         using repo = await openRepo(cx, options);
         const number = (text?: string) => (text === undefined ? undefined : Number(text));
-        const { origin, label, description, url, changelogs, signedBy } = options;
+        const { origin, label, description, url, changelogs, signedBy, pages } = options;
         const settings = await repo.saveSettings({
-          ...{ origin, label, description, url, changelogs, signedBy },
+          ...{ origin, label, description, url, changelogs, signedBy, pages },
           validDays: number(options.validDays),
           keepDays: number(options.keepDays),
           keepGenerations: number(options.keepGenerations),

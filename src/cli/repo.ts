@@ -174,7 +174,8 @@ function addPublish(row: Row, cli: Cli): void {
       cli.action(async (cx, suites: string[], options: PublishRowOptions) => {
         using repo = await openRepo(cx, options);
         if (options.unsigned) return await writeUnsigned(repo, suites);
-        const { key: keys, url, force, pages, dryRun } = options;
+        const { key: keys, url, force, dryRun } = options;
+        const pages = options.pages ? undefined : false;
         const passphrase = passphraseSource(cx, options);
         const done = await repo.publish(suites, { keys, url, force, pages, dryRun, passphrase });
         return { data: done, text: done.map((suite) => publishedLine(suite, dryRun)).join('\n') };

@@ -159,6 +159,35 @@ export async function* listDeb(context: RunContext, path: string): AsyncGenerato
 }
 
 /**
+ * The content of those regular files that `wanted` names, in their order; of each at most the first `maxBytes`.
+ * @throws UserError `deb-...`, `tar-...`
+ */
+export async function* readDebContents(
+  context: RunContext,
+  path: string,
+  wanted: (path: string) => boolean,
+  maxBytes: number,
+): AsyncGenerator<{ readonly path: string; readonly content: Buffer }> {
+  let current: { readonly path: string; readonly parts: Uint8Array[]; size: number } | undefined;
+  const finished = () => current && { path: current.path, content: Buffer.concat(current.parts).subarray(0, maxBytes) };
+  for await (const { events, member } of readData(context, path)) {
+    for (const event of events) {
+      if ('header' in event) {
+        const before = finished();
+        if (before) yield before;
+        const file = debFile(event.header, path, member);
+        current = file.type === 'file' && wanted(file.path) ? { path: file.path, parts: [], size: 0 } : undefined;
+      } else if (current && current.size < maxBytes) {
+        current.parts.push(Uint8Array.from(event.data)); // the reader may use its buffer again
+        current.size += event.data.length;
+      }
+    }
+  }
+  const last = finished();
+  if (last) yield last;
+}
+
+/**
  * Unpacks data.tar below `target` (made when missing) with modes and mtimes; owners (by number) when root.
  * @throws UserError `deb-unsafe` for a name or link that leaves `target` or goes through a link, for device nodes; `deb-...` and
  *   `tar-...` for broken archives. What came before the fault is then unpacked.

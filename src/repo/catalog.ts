@@ -15,7 +15,8 @@ import type { RepositorySettings, SuiteSettings } from './settings.ts';
 export type PackageKind = 'deb' | 'udeb' | 'dsc';
 
 /** What the pages for people show. */
-const BINARY_KINDS = "('deb', 'udeb')";
+const SHOWN_KINDS = { binary: "('deb', 'udeb')", source: "('dsc')" } as const;
+type ShownKinds = keyof typeof SHOWN_KINDS;
 
 /** A package as it is to be catalogued; `control` is the stanza without Filename, Size and digests. */
 export interface NewPackage {
@@ -407,11 +408,11 @@ export class Catalog implements Disposable {
   }
 
   /** The names in a suite right after `change`, sorted. */
-  namesAt(suite: string, components: readonly string[], change: number): string[] {
+  namesAt(suite: string, components: readonly string[], change: number, kinds: ShownKinds = 'binary'): string[] {
     return this.#db
       .all(
         `SELECT DISTINCT name FROM members
-         WHERE suite = ?1 AND component IN (SELECT value FROM json_each(?2)) AND kind IN ${BINARY_KINDS}
+         WHERE suite = ?1 AND component IN (SELECT value FROM json_each(?2)) AND kind IN ${SHOWN_KINDS[kinds]}
            AND added <= ?3 AND (removed IS NULL OR removed > ?3) ORDER BY name`,
         suite,
         JSON.stringify(components),
@@ -435,12 +436,18 @@ export class Catalog implements Disposable {
   }
 
   /** Everything of one name that was in a suite right after `change`. */
-  versionsAt(suite: string, components: readonly string[], name: string, change: number): PublishedPackage[] {
+  versionsAt(
+    suite: string,
+    components: readonly string[],
+    name: string,
+    change: number,
+    kinds: ShownKinds = 'binary',
+  ): PublishedPackage[] {
     return this.#db
       .all(
         `SELECT m.component AS member_component, c.at AS added_at, ${PACKAGE_COLUMNS}
          FROM members m INDEXED BY members_by_name JOIN packages p ON p.id = m.package JOIN changes c ON c.id = m.added
-         WHERE m.suite = ?1 AND m.component IN (SELECT value FROM json_each(?2)) AND m.kind IN ${BINARY_KINDS}
+         WHERE m.suite = ?1 AND m.component IN (SELECT value FROM json_each(?2)) AND m.kind IN ${SHOWN_KINDS[kinds]}
            AND m.name = ?3 AND m.added <= ?4 AND (m.removed IS NULL OR m.removed > ?4) ORDER BY m.id`,
         suite,
         JSON.stringify(components),
@@ -456,7 +463,7 @@ export class Catalog implements Disposable {
       .all(
         `SELECT m.component AS member_component, c.at AS added_at, ${PACKAGE_COLUMNS}
          FROM members m NOT INDEXED CROSS JOIN packages p ON p.id = m.package CROSS JOIN changes c ON c.id = m.added
-         WHERE m.suite = ?1 AND m.kind IN ${BINARY_KINDS} AND m.added <= ?2 AND (m.removed IS NULL OR m.removed > ?2)
+         WHERE m.suite = ?1 AND m.kind IN ${SHOWN_KINDS.binary} AND m.added <= ?2 AND (m.removed IS NULL OR m.removed > ?2)
          ORDER BY m.id DESC LIMIT ?3`,
         suite,
         change,

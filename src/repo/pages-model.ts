@@ -42,6 +42,8 @@ export interface PackagePage extends ListedPackage {
   readonly relations: readonly RelationRow[];
   /** What the newest version installs, where a list was made for Contents; without a slash at the beginning. */
   readonly files: readonly string[] | undefined;
+  /** The newest entries; '' when there are none. */
+  readonly changelog: string;
 }
 
 const RELATION_FIELDS = [
@@ -67,13 +69,9 @@ const MAX_SYNOPSIS_CHARACTERS = 200;
 export function packagePage(
   versions: readonly PublishedPackage[],
   filesOf: (item: CatalogPackage) => readonly string[] | undefined,
+  changelogOf: (item: CatalogPackage) => string = () => '',
 ): PackagePage {
-  const sorted = [...versions].sort(
-    (a, b) =>
-      compareVersions(b.package.version, a.package.version) ||
-      compareText(a.package.architecture, b.package.architecture) ||
-      compareText(a.component, b.component),
-  );
+  const sorted = newestFirst(versions);
   const newest = sorted[0]!.package;
   const control = parseParagraph(newest.control);
   const description = getField(control, 'Description') ?? '';
@@ -86,7 +84,18 @@ export function packagePage(
     versions: sorted,
     relations: RELATION_FIELDS.flatMap((field) => relationRow(control, field)),
     files: filesOf(newest),
+    changelog: changelogOf(newest),
   };
+}
+
+/** By version, then by architecture. */
+export function newestFirst(versions: readonly PublishedPackage[]): PublishedPackage[] {
+  return [...versions].sort(
+    (a, b) =>
+      compareVersions(b.package.version, a.package.version) ||
+      compareText(a.package.architecture, b.package.architecture) ||
+      compareText(a.component, b.component),
+  );
 }
 
 function compareText(a: string, b: string): number {

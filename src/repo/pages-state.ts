@@ -22,12 +22,23 @@ const MIGRATIONS: readonly string[] = [
     suite TEXT NOT NULL, prefix TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (suite, prefix)
   ) STRICT, WITHOUT ROWID;
   `,
+  `
+  CREATE TABLE sources (
+    suite TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, PRIMARY KEY (suite, name)
+  ) STRICT, WITHOUT ROWID;
+  CREATE TABLE changelogs (sha256 TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  `,
 ];
 
 /** The state of a suite's pages: the last change they show, and a digest of what else shows on each. */
 interface SuiteState {
   readonly change: number;
   readonly look: string;
+}
+
+/** How mentions tell a source from a package of its name. */
+export function sourceKey(name: string): string {
+  return `src:${name}`;
 }
 
 export class PagesState implements Disposable {
@@ -74,7 +85,7 @@ export class PagesState implements Disposable {
 
   /** Nothing of a suite is known any more. */
   forget(suite: string): void {
-    for (const table of ['suites', 'packages', 'mentions', 'lists']) {
+    for (const table of ['suites', 'packages', 'mentions', 'lists', 'sources']) {
       this.#db.run(`DELETE FROM ${table} WHERE suite = ?`, suite);
     }
   }
@@ -96,10 +107,46 @@ export class PagesState implements Disposable {
       version,
       synopsis,
     );
+    this.#saveMentions(suite, name, mentions);
+  }
+
+  #saveMentions(suite: string, name: string, targets: readonly string[]): void {
     this.#db.run('DELETE FROM mentions WHERE suite = ? AND name = ?', suite, name);
-    for (const target of mentions) {
+    for (const target of targets) {
       this.#db.run('INSERT INTO mentions (suite, target, name) VALUES (?, ?, ?)', suite, target, name);
     }
+  }
+
+  /** By name. */
+  sources(suite: string): { readonly name: string; readonly version: string }[] {
+    return this.#db
+      .all('SELECT name, version FROM sources WHERE suite = ? ORDER BY name', suite)
+      .map((row) => ({ name: String(row.name), version: String(row.version) }));
+  }
+
+  hasSource(suite: string, name: string): boolean {
+    return this.#db.get('SELECT 1 FROM sources WHERE suite = ? AND name = ?', suite, name) !== undefined;
+  }
+
+  /** @param binaries names of packages that its page speaks of */
+  saveSource(suite: string, name: string, version: string, binaries: readonly string[]): void {
+    this.#db.run('INSERT OR REPLACE INTO sources (suite, name, version) VALUES (?, ?, ?)', suite, name, version);
+    this.#saveMentions(suite, sourceKey(name), binaries);
+  }
+
+  dropSource(suite: string, name: string): void {
+    this.#db.run('DELETE FROM sources WHERE suite = ? AND name = ?', suite, name);
+    this.#saveMentions(suite, sourceKey(name), []);
+  }
+
+  /** What `saveChangelog` was given for these bytes. */
+  changelog(sha256: string): string | undefined {
+    const row = this.#db.get('SELECT text FROM changelogs WHERE sha256 = ?', sha256);
+    return row && String(row.text);
+  }
+
+  saveChangelog(sha256: string, text: string): void {
+    this.#db.run('INSERT OR REPLACE INTO changelogs (sha256, text) VALUES (?, ?)', sha256, text);
   }
 
   dropPackage(suite: string, name: string): void {

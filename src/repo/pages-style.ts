@@ -41,6 +41,7 @@ header .step::before { content: "/"; margin-right: .6rem; color: var(--line); }
 main { padding-top: 1.5rem; padding-bottom: 2rem; }
 h1 { margin: 0; font-size: clamp(1.6rem, 5vw, 2.2rem); line-height: 1.2; letter-spacing: -.015em; }
 h2 { margin: 0 0 .8rem; font-size: 1.15rem; letter-spacing: -.005em; }
+h2 small { color: var(--muted); font-size: .85rem; font-weight: 400; }
 h3 { margin: 1.2rem 0 .4rem; font-size: .95rem; }
 .lead { margin: .4rem 0 0; color: var(--muted); font-size: 1.05rem; }
 .meta { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; margin: .7rem 0 0; padding: 0; list-style: none; color: var(--muted); font-size: .9rem; }
@@ -49,8 +50,11 @@ section > :last-child, aside > :last-child { margin-bottom: 0; }
 p { margin: .6rem 0; }
 code, pre, kbd { font-family: var(--mono); font-size: .88em; }
 pre { margin: .5rem 0 .9rem; padding: .75rem .9rem; background: var(--soft); border-radius: 8px; line-height: 1.5; overflow-x: auto; overflow-wrap: normal; white-space: pre; }
+pre.wrap { max-height: 28rem; overflow-y: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
+.plain { margin: 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1rem; }
 .copy { position: relative; }
 .copy pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.copy pre.entry { white-space: pre; overflow-wrap: normal; }
 .copy.on pre { padding-right: 5rem; }
 .copy button {
   position: absolute; top: .42rem; right: .45rem; padding: .2rem .65rem; border: 1px solid var(--line); border-radius: 6px;

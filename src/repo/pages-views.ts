@@ -10,6 +10,7 @@ import { shellQuote } from '../core/run.ts';
 import { getField } from '../deb/control.ts';
 import { type Html, html, pathLink, plainText, renderDescription, safeLink } from './pages-html.ts';
 import type { ListedPackage, ListPart, PackagePage, RelationRow } from './pages-model.ts';
+import type { SourcePage } from './pages-sources.ts';
 import { SCRIPT, STYLE } from './pages-style.ts';
 
 /** What every page knows of the repository. */
@@ -38,6 +39,8 @@ export interface SuiteState {
   readonly validUntil: string | undefined;
   /** The `.sources` entry with the key in it. */
   readonly sources: string;
+  /** How many source packages there are (default 0). */
+  readonly sourcePackages?: number | undefined;
 }
 
 export interface Arrival {
@@ -119,6 +122,11 @@ function command(text: string): Html {
   return html`<div class="copy"><pre>${text}</pre></div>\n`;
 }
 
+/** Lines that belong together: a narrow page scrolls them. */
+function entryOf(state: SuiteState): Html {
+  return html`<div class="copy"><pre class="entry">${state.sources}</pre></div>\n`;
+}
+
 /** The front page: which suites there are. */
 export function renderFrontPage(
   repository: RepositoryView,
@@ -151,14 +159,14 @@ function renderSetup(repository: RepositoryView, suite: SuiteView, state: SuiteS
   const file = sourcesFileName(repository.label, suite.name);
   const first =
     repository.url === undefined
-      ? html`<p>Save this as <code>${file}</code>; the key is in it.</p>\n${command(state.sources)}`
+      ? html`<p>Save this as <code>${file}</code>; the key is in it.</p>\n${entryOf(state)}`
       : html`<p>Add the repository, with its key in the same file.</p>
 ${command(shellQuote(['sudo', 'wget', '-O', file, `${repository.url}${pathLink(suite.name)}.sources`]))}`;
   const entry =
     repository.url === undefined
       ? undefined
       : html`<details><summary>Or write <code>${file}</code> yourself</summary>
-${command(state.sources)}</details>\n`;
+${entryOf(state)}</details>\n`;
   return html`<section id="setup">
 <h2>Set up</h2>
 <ol class="steps">
@@ -207,7 +215,7 @@ ${list.parts.map((part) => html`<li><a href="list/${pathLink(part.prefix)}.html"
     feed: 'feed.atom',
     body: html`<h1>${suite.name}${suite.alias === undefined ? undefined : html` <span class="version">${suite.alias}</span>`}</h1>
 <ul class="meta">
-<li>${counted(state.packages, 'package')}</li><li>${suite.components.join(', ')}</li><li>${suite.architectures.join(', ')}</li>
+<li>${counted(state.packages, 'package')}</li>${state.sourcePackages ? html`<li><a href="sources.html">${counted(state.sourcePackages, 'source package')}</a></li>` : undefined}<li>${suite.components.join(', ')}</li><li>${suite.architectures.join(', ')}</li>
 <li>published ${minute(state.date)}</li>${state.validUntil === undefined ? undefined : html`<li>valid until ${day(state.validUntil)}</li>`}
 </ul>
 ${state.packages === 0 ? html`<section><p>Nothing is in this suite yet.</p></section>\n` : undefined}${renderSetup(repository, suite, state, arrivals[0]?.name ?? 'PACKAGE')}<section>
@@ -282,6 +290,8 @@ ${rows.map(row)}</dl>
 }
 
 const SHOWN_FILES = 5000;
+/** A hostile field of a megabyte shall not make a page of one. */
+const MAX_FACT_CHARACTERS = 20_000;
 
 function renderFiles({ files }: PackagePage): Html | undefined {
   if (files === undefined || files.length === 0) return undefined;
@@ -296,13 +306,23 @@ function renderFiles({ files }: PackagePage): Html | undefined {
 `;
 }
 
-function renderFacts(page: PackagePage): Html {
+function renderChangelog({ changelog }: PackagePage): Html | undefined {
+  if (changelog === '') return undefined;
+  return html`<section id="changelog">
+<h2>Changelog</h2>
+<pre class="wrap">${changelog}</pre>
+</section>
+`;
+}
+
+function renderFacts(page: PackagePage, isSource: (name: string) => boolean): Html {
   const field = (name: string) => getField(page.control, name)?.trim();
   const homepage = field('Homepage');
   const link = homepage === undefined ? undefined : safeLink(homepage);
   const kilobytes = Number(field('Installed-Size'));
+  const { source } = page.versions[0]!.package;
   const facts: [string, Html | string | undefined][] = [
-    ['Source', page.versions[0]!.package.source],
+    ['Source', isSource(source) ? html`<a href="../sources/${pathLink(source)}.html">${source}</a>` : source],
     ['Section', field('Section')],
     ['Priority', field('Priority')],
     ['Installed size', kilobytes > 0 ? formatBytes(kilobytes * 1024) : undefined],
@@ -321,12 +341,16 @@ ${facts.flatMap(([name, value]) => (value === undefined || value === '' ? [] : [
 `;
 }
 
-/** @param isKnown whether a name has a page in this suite */
+/**
+ * @param isKnown whether a name has a page in this suite
+ * @param isSource whether a source has
+ */
 export function renderPackagePage(
   repository: RepositoryView,
   suite: SuiteView,
   page: PackagePage,
   isKnown: (name: string) => boolean,
+  isSource: (name: string) => boolean = () => false,
 ): string {
   const root = '../../../';
   const description = renderDescription(page.description);
@@ -355,8 +379,8 @@ export function renderPackagePage(
 ${command(`sudo apt install ${page.name}`)}<p>First time here? <a href="../index.html#setup">Set up ${suite.name}</a> first.</p>
 <p class="downloads"><span>Or download</span> ${buttons}</p>
 </section>
-${description.length === 0 ? undefined : html`<section>\n<h2>Description</h2>\n${description}</section>\n`}${renderRelations(page.relations, isKnown)}${renderFiles(page)}</div>
-${renderFacts(page)}</div>
+${description.length === 0 ? undefined : html`<section>\n<h2>Description</h2>\n${description}</section>\n`}${renderRelations(page.relations, isKnown)}${renderFiles(page)}${renderChangelog(page)}</div>
+${renderFacts(page, isSource)}</div>
 <section>
 <h2>Versions</h2>
 <div class="scroll"><table>
@@ -364,6 +388,89 @@ ${renderFacts(page)}</div>
 <tbody>
 ${rows}</tbody>
 </table></div>
+</section>
+`,
+  });
+}
+
+/** The page of a source: how to get it, its files, what is built from it. @param isKnown whether a package has a page */
+export function renderSourcePage(
+  repository: RepositoryView,
+  suite: SuiteView,
+  page: SourcePage,
+  isKnown: (name: string) => boolean,
+): string {
+  const root = '../../../';
+  const rows = page.versions.map(
+    ({ version, component, addedAt, files }) =>
+      html`<section>
+<h2>${version} <span class="version">${component}</span> <small>${day(addedAt)}</small></h2>
+<div class="scroll"><table>
+<thead><tr><th>File</th><th>Size</th></tr></thead>
+<tbody>
+${files.map(
+  (file) =>
+    html`<tr><td><a href="${root}${pathLink(file.filename)}">${file.filename.replace(/^.*\//, '')}</a><span class="digest">SHA256 ${file.sha256}</span></td><td class="number">${formatBytes(file.size)}</td></tr>\n`,
+)}</tbody>
+</table></div>
+</section>
+`,
+  );
+  const built = page.binaries.map(
+    (name) => html`<li>${isKnown(name) ? html`<a href="../packages/${pathLink(name)}.html">${name}</a>` : name}</li>\n`,
+  );
+  return renderShell(repository, {
+    title: `source of ${page.name} · ${suite.name} · ${repository.label}`,
+    root,
+    trail: [
+      { text: suite.name, link: '../index.html' },
+      { text: 'sources', link: '../sources.html' },
+      { text: page.name, link: `${pathLink(page.name)}.html` },
+    ],
+    body: html`<h1>${page.name} <span class="version">${page.version}</span></h1>
+<p class="lead">Source package</p>
+<section>
+<h2>Get it</h2>
+${command(`apt source ${page.name}`)}<p>For this, <code>Types:</code> in the .sources file must read <code>deb deb-src</code>.</p>
+</section>
+${built.length === 0 ? undefined : html`<section>\n<h2>Packages built from it</h2>\n<ul class="plain">\n${built}</ul>\n</section>\n`}${rows}${renderSourceFacts(page)}`,
+  });
+}
+
+function renderSourceFacts(page: SourcePage): Html {
+  const names = ['Maintainer', 'Uploaders', 'Homepage', 'Vcs-Browser', 'Standards-Version', 'Build-Depends'];
+  const facts = names.flatMap((name) => {
+    const value = getField(page.control, name)?.trim().replaceAll(/\s+/g, ' ').slice(0, MAX_FACT_CHARACTERS);
+    if (value === undefined || value === '') return [];
+    const link = /^(?:Homepage|Vcs-Browser)$/.test(name) ? safeLink(value) : undefined;
+    const shown = link === undefined ? value : html`<a href="${link}" rel="nofollow noopener noreferrer">${value}</a>`;
+    return [html`<dt>${name}</dt><dd>${shown}</dd>\n`];
+  });
+  return html`<aside>\n<dl>\n${facts}</dl>\n</aside>\n`;
+}
+
+/** Every source of a suite. */
+export function renderSourceList(
+  repository: RepositoryView,
+  suite: SuiteView,
+  sources: readonly { readonly name: string; readonly version: string }[],
+): string {
+  return renderShell(repository, {
+    title: `sources · ${suite.name} · ${repository.label}`,
+    root: '../../',
+    trail: [
+      { text: suite.name, link: 'index.html' },
+      { text: 'sources', link: 'sources.html' },
+    ],
+    body: html`<h1>Source packages</h1>
+<section>
+<p class="search" hidden><input type="search" placeholder="Search by name" aria-label="Search source packages" autocomplete="off" spellcheck="false"></p>
+<p id="count">${counted(sources.length, 'source package')}</p>
+<ul class="list" id="packages">
+${renderRows(
+  sources.map((one) => ({ ...one, synopsis: '' })),
+  'sources/',
+)}</ul>
 </section>
 `,
   });

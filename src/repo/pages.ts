@@ -3,7 +3,7 @@
  *
  * ```
  * index.html   pages.css   pages.js      pages/SUITE/index.html, feed.atom, packages/NAME.html
- *                                        and for long suites: list/PREFIX.html, search.txt
+ *                                        sources.html, sources/NAME.html; for long suites: list/PREFIX.html, search.txt
  * ```
  * Secret: which pages must be written anew after a publish: those of names that came or went, and of packages that speak of a
  * name which has a page now, or has none any more. They show what clients see, not what was added since, and nothing depends on
@@ -30,10 +30,19 @@ import { explainWriteError } from '../core/files.ts';
 import { getField, parseParagraph } from '../deb/control.ts';
 import type { CatalogPackage, Generation, PublishedPackage } from './catalog.ts';
 import type { RepoHandle } from './handle.ts';
+import { readChangelog } from './pages-changelog.ts';
 import { renderFeed } from './pages-feed.ts';
 import { synopsisOf } from './pages-html.ts';
-import { groupNames, type ListedPackage, type ListPart, namesInRelations, packagePage } from './pages-model.ts';
-import { PagesState } from './pages-state.ts';
+import {
+  groupNames,
+  type ListedPackage,
+  type ListPart,
+  namesInRelations,
+  newestFirst,
+  packagePage,
+} from './pages-model.ts';
+import { sourcePage } from './pages-sources.ts';
+import { PagesState, sourceKey } from './pages-state.ts';
 import { SCRIPT, STYLE, UNKNOWN_URL } from './pages-style.ts';
 import {
   type Arrival,
@@ -42,16 +51,23 @@ import {
   renderListPage,
   renderPackagePage,
   renderSearchIndex,
+  renderSourceList,
+  renderSourcePage,
   renderSuitePage,
 } from './pages-views.ts';
 import type { RepositorySettings, SuiteSettings } from './settings.ts';
 
 /** Raised whenever a page of a package or a list looks different from the same facts. */
-const PAGES_FORMAT = 1;
+const PAGES_FORMAT = 2;
 /** Pages between two looks at whether the user gave up. */
 const BATCH_PAGES = 100;
 const FEED_ENTRIES = 50;
 const SHOWN_ARRIVALS = 8;
+/**
+ * Changelogs are read from the packages themselves. Of more new names than this in one publish that would take too long; a suite with
+ * Contents has every package read anyway.
+ */
+const MAX_CHANGELOGS = 200;
 
 export interface PagesReport {
   /** Pages written because what they show changed. */
@@ -64,6 +80,13 @@ export interface PagesOptions {
   readonly force?: boolean | undefined;
   /** The `.sources` entry of a suite for this address, with the key in it. */
   readonly sources: (suite: SuiteSettings, url: string) => Promise<string>;
+}
+
+/** Takes away every page there is. The caller holds the publish lock. */
+export async function removePages(repo: RepoHandle): Promise<void> {
+  const folder = new PagesFolder(repo.layout.public);
+  for (const path of ['index.html', 'pages', 'pages.css', 'pages.js']) folder.remove(path);
+  for (const suffix of ['', '-wal', '-shm']) folder.remove(`../db/pages.sqlite${suffix}`);
 }
 
 /** Brings the pages in line with what clients see. The caller holds the publish lock. */
@@ -129,8 +152,10 @@ class SuiteUpdate {
     const known = this.#state.suite(name);
     const isUsable = !options.force && known !== undefined && known.look === look && known.change <= change;
     const touched = isUsable ? this.#repo.catalog.namesTouched(name, known.change, change) : undefined;
+    const sources = await this.#noteSources(touched);
     if (touched === undefined) await this.#renewAll();
-    else if (touched.length > 0) await this.#renew(touched);
+    else if (touched.length > 0) await this.#renew(touched, sources.mentioning);
+    this.#writeSources(sources.names);
     const list = this.#writeLists(touched);
     await this.#writeFront(list, options);
     this.#state.saveSuite(name, { change, look });
@@ -145,24 +170,85 @@ class SuiteUpdate {
       .digest('hex');
   }
 
+  /**
+   * Notes which sources there are, before pages of packages link to them.
+   * @returns those whose pages are to be written or removed, and packages whose pages link to one that came or went
+   */
+  async #noteSources(
+    touched: readonly string[] | undefined,
+  ): Promise<{ readonly names: readonly string[]; readonly mentioning: readonly string[] }> {
+    const { name: suite, components } = this.#suite;
+    if (touched === undefined) {
+      this.#state.transaction(() => this.#state.forget(suite));
+      const names = this.#repo.catalog.namesAt(suite, components, this.#generation.change, 'source');
+      this.#state.transaction(() => {
+        for (const name of names) this.#state.saveSource(suite, name, '', []);
+      });
+      return { names, mentioning: [] };
+    }
+    const names = new Set<string>();
+    const mentioning: string[] = [];
+    for (const name of touched) {
+      const isThere = this.#sources(name).length > 0;
+      if (isThere || this.#state.hasSource(suite, name)) names.add(name);
+      for (const other of this.#state.mentioning(suite, name)) if (other.startsWith('src:')) names.add(other.slice(4));
+      if (isThere === this.#state.hasSource(suite, name)) continue;
+      mentioning.push(...this.#state.mentioning(suite, sourceKey(name)));
+      if (isThere) this.#state.saveSource(suite, name, '', []);
+      else this.#state.dropSource(suite, name);
+    }
+    return { names: [...names], mentioning };
+  }
+
+  #sources(name: string): PublishedPackage[] {
+    const { name: suite, components } = this.#suite;
+    return this.#repo.catalog.versionsAt(suite, components, name, this.#generation.change, 'source');
+  }
+
+  #writeSources(names: readonly string[]): void {
+    const { name: suite } = this.#suite;
+    const folder = `${this.#base}/sources`;
+    if (names.length === 0 && this.#state.sources(suite).length > 0) return;
+    this.#state.transaction(() => {
+      for (const name of names) {
+        const versions = this.#sources(name);
+        if (versions.length === 0) {
+          this.#folder.remove(`${folder}/${name}.html`);
+          continue;
+        }
+        const page = sourcePage(versions, (id) => this.#repo.catalog.packageFiles(id));
+        const text = renderSourcePage(this.#view, this.#suite, page, (other) => this.#state.has(suite, other));
+        this.#folder.replace(`${folder}/${name}.html`, text);
+        this.#state.saveSource(suite, name, page.version, page.binaries);
+      }
+    });
+    const all = this.#state.sources(suite);
+    const list = `${this.#base}/sources.html`;
+    if (all.length > 0) this.#folder.write(list, renderSourceList(this.#view, this.#suite, all));
+    else this.#folder.remove(list);
+    this.#folder.keepOnly(folder, new Set(all.map(({ name }) => `${name}.html`)));
+  }
+
   async #renewAll(): Promise<void> {
     const names = this.#repo.catalog.namesAt(this.#suite.name, this.#suite.components, this.#generation.change);
     const known = new Set(names);
-    this.#state.transaction(() => this.#state.forget(this.#suite.name));
     await this.#writePackages(names, (name) => known.has(name));
     this.#folder.keepOnly(`${this.#base}/packages`, new Set(names.map((name) => `${name}.html`)));
   }
 
-  /** @param touched names of which something came or went */
-  async #renew(touched: readonly string[]): Promise<void> {
+  /**
+   * @param touched names of which something came or went
+   * @param linking packages whose pages link to sources that came or went
+   */
+  async #renew(touched: readonly string[], linking: readonly string[]): Promise<void> {
     const { name: suite } = this.#suite;
-    const named = new Set(touched);
+    const named = new Set([...touched, ...linking]);
     const there = new Map<string, boolean>();
     for (const name of touched) {
       const isThere = this.#versions(name).length > 0;
       there.set(name, isThere);
       if (isThere === this.#state.has(suite, name)) continue;
-      for (const other of this.#state.mentioning(suite, name)) named.add(other);
+      for (const other of this.#state.mentioning(suite, name)) if (!other.startsWith('src:')) named.add(other);
     }
     for (const [name, isThere] of there) {
       if (isThere) continue;
@@ -175,20 +261,41 @@ class SuiteUpdate {
 
   /** @param isKnown whether a name has a page when this is done */
   async #writePackages(names: readonly string[], isKnown: (name: string) => boolean): Promise<void> {
+    const withChangelogs = this.#suite.contents || names.length <= MAX_CHANGELOGS;
     for (let at = 0; at < names.length; at += BATCH_PAGES) {
       await setImmediate();
       this.#repo.context.signal.throwIfAborted();
+      const batch = names.slice(at, at + BATCH_PAGES);
+      if (withChangelogs) await this.#readChangelogs(batch);
       this.#state.transaction(() => {
-        for (const name of names.slice(at, at + BATCH_PAGES)) this.#writePackage(name, isKnown);
+        for (const name of batch) this.#writePackage(name, isKnown);
       });
     }
   }
 
+  /** Those that are not known yet. */
+  async #readChangelogs(names: readonly string[]): Promise<void> {
+    for (const name of names) {
+      const newest = newestFirst(this.#versions(name))[0]?.package;
+      if (!newest || this.#state.changelog(newest.sha256) !== undefined) continue;
+      const text = await readChangelog(this.#repo.context, this.#repo.layout.public, newest);
+      this.#state.saveChangelog(newest.sha256, text);
+    }
+  }
+
   #writePackage(name: string, isKnown: (name: string) => boolean): void {
-    const page = packagePage(this.#versions(name), (item) => this.#files(item));
-    const text = renderPackagePage(this.#view, this.#suite, page, (other) => other !== name && isKnown(other));
+    const { name: suite } = this.#suite;
+    const page = packagePage(
+      this.#versions(name),
+      (item) => this.#files(item),
+      (item) => this.#state.changelog(item.sha256) ?? '',
+    );
+    const isSource = (source: string) => this.#state.hasSource(suite, source);
+    const isOther = (other: string) => other !== name && isKnown(other);
+    const text = renderPackagePage(this.#view, this.#suite, page, isOther, isSource);
     this.#folder.replace(`${this.#base}/packages/${name}.html`, text);
-    this.#state.savePackage(this.#suite.name, page, namesInRelations(page));
+    const source = sourceKey(page.versions[0]!.package.source);
+    this.#state.savePackage(suite, page, [...namesInRelations(page), source]);
   }
 
   #versions(name: string): PublishedPackage[] {
@@ -236,6 +343,7 @@ class SuiteUpdate {
       date: iso(date),
       validUntil: validUntil === undefined ? undefined : iso(validUntil),
       sources: await options.sources(this.#suite, this.#view.url ?? UNKNOWN_URL),
+      sourcePackages: this.#state.sources(this.#suite.name).length,
     };
     const arrivals = this.#repo.catalog.latestArrivals(this.#suite.name, change, FEED_ENTRIES).map(arrivalOf);
     const shown = [...Map.groupBy(arrivals, (one) => one.name).values()].map((same) => same[0]!);

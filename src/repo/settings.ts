@@ -34,6 +34,8 @@ export interface RepositorySettings {
   readonly changelogs?: string | undefined;
   /** Say in Release by which keys later ones will be signed. */
   readonly signedBy?: boolean | undefined;
+  /** False: no pages for people. */
+  readonly pages?: boolean | undefined;
 }
 
 export interface SuiteSettings {

@@ -1,5 +1,5 @@
 /** Pages written by a real publish, served by the real server, read by a real XML parser. */
-import { access, rm, writeFile } from 'node:fs/promises';
+import { access, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { run } from '../../src/core/run.ts';
@@ -94,5 +94,56 @@ describe('pages for people', () => {
     const [published] = await repo.publish([], { force: true });
     expect(published).toMatchObject({ published: true });
     expect(world.warnings).toEqual([expect.stringMatching(/^the pages for people were not written: /)]);
+  });
+
+  it('show sources, and link them while they are there', async () => {
+    await using world = await createWorld();
+    using repo = await publishedRepo(world);
+    const page = (path: string) => readFile(join(repo.publicDir, 'pages/bookworm', path), 'utf8');
+    expect(await page('packages/hello.html')).not.toContain('sources/');
+    const folder = join(world.path, 'source');
+    await mkdir(join(folder, 'hello-1.0/debian/source'), { recursive: true });
+    await writeFile(join(folder, 'hello-1.0/debian/source/format'), '3.0 (native)\n');
+    await writeFile(
+      join(folder, 'hello-1.0/debian/changelog'),
+      'hello (1.0) unstable; urgency=low\n\n  * x\n\n -- T <t@e.org>  Mon, 01 Jan 2024 00:00:00 +0000\n',
+    );
+    await writeFile(
+      join(folder, 'hello-1.0/debian/control'),
+      'Source: hello\nMaintainer: T <t@e.org>\n\nPackage: hello\nArchitecture: all\nDescription: x\n\nPackage: late\nArchitecture: all\nDescription: x\n',
+    );
+    await run({}, 'dpkg-source', ['--build', 'hello-1.0'], { cwd: folder });
+    await repo.add('bookworm', [join(folder, 'hello_1.0.dsc')]);
+    await repo.publish();
+    expect(await page('packages/hello.html')).toContain('href="../sources/hello.html"');
+    expect(await page('index.html')).toContain('<a href="sources.html">1 source package</a>');
+    expect(await page('sources.html')).toContain('href="sources/hello.html"');
+    expect(await page('sources/hello.html')).toMatch(
+      /<li><a href="..\/packages\/hello.html">hello<\/a><\/li>\n<li>late<\/li>/,
+    );
+    const { path } = await makePackage(world.context, join(world.path, 'late'), { name: 'late' });
+    await repo.add('bookworm', [path]);
+    await repo.publish();
+    expect(await page('sources/hello.html')).toContain('href="../packages/late.html"');
+    await repo.remove('bookworm', ['hello=1.0']);
+    await repo.publish();
+    await expect(page('sources.html')).rejects.toMatchObject({ code: 'ENOENT' });
+    await expect(page('sources/hello.html')).rejects.toMatchObject({ code: 'ENOENT' });
+  });
+
+  it('go and stay away where the repository is set so', async () => {
+    await using world = await createWorld();
+    using repo = await publishedRepo(world);
+    const names = async () => (await readdir(repo.publicDir)).sort();
+    expect(await names()).toEqual(expect.arrayContaining(['index.html', 'pages', 'pages.css', 'pages.js']));
+    await repo.saveSettings({ pages: false });
+    await repo.publish();
+    expect(await names()).toEqual(['archive-key.asc', 'archive-key.gpg', 'by-hash', 'dists', 'pool', 'snapshots']);
+    await repo.publish([], { force: true, pages: true });
+    expect(await names()).not.toContain('pages');
+    await repo.saveSettings({ pages: true });
+    await repo.publish();
+    expect(await names()).toContain('index.html');
+    await access(join(repo.publicDir, 'pages/bookworm/packages/hello.html'));
   });
 });
