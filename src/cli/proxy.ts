@@ -7,7 +7,6 @@ import { UserError } from '../core/errors.ts';
 import { writeFileAtomic } from '../core/files.ts';
 import { formatBytes } from '../core/log.ts';
 import { clientConfiguration } from '../proxy/client.ts';
-import { importTree, precache } from '../proxy/intake.ts';
 import { announce, ownAddresses } from '../proxy/mdns.ts';
 import { hitRate } from '../proxy/pages.ts';
 import { ProxyCache } from '../proxy/proxy.ts';
@@ -16,6 +15,7 @@ import type { ProxySettings } from '../proxy/settings.ts';
 import { dropMatching, expire, explain, verifyCache } from '../proxy/upkeep.ts';
 import { parseSize, proxySettings, withOwnIndexes } from '../release/proxy-settings.ts';
 import { type Cli, type CommandContext, type Output, table } from './command.ts';
+import { addFillCommands } from './proxy-fill.ts';
 
 interface Place {
   readonly cache?: string;
@@ -69,36 +69,7 @@ export function addProxyCommands(program: Command, cli: Cli): void {
     }),
   );
 
-  row('import <dir>', 'take files that are on disk: another cache, /var/cache/apt/archives, a mirror').action(
-    cli.action(async (cx, dir: string, flags: Place) => {
-      await using cache = await beside(cx, flags);
-      const done = await importTree(cache, resolve(cx.cwd, dir));
-      const text = `imported ${done.imported} files (${formatBytes(done.bytes)}), ${done.present} were here, ${done.unknown.length} are named by no index`;
-      return { data: done, text };
-    }),
-  );
-
-  row('precache <suite> [packages...]', 'fetch the indexes of a suite, and packages: NAME, NAME=VERSION, lib*')
-    .option('--backend <name>', 'the archive', 'debian')
-    .option('--arch <names...>', 'architectures', ['amd64'])
-    .option('--component <names...>', 'sections', ['main'])
-    .action(
-      cli.action(
-        async (
-          cx,
-          suite: string,
-          packages: string[],
-          flags: Place & { backend: string; arch: string[]; component: string[] },
-        ) => {
-          await using cache = await beside(cx, flags);
-          const options = { packages, architectures: flags.arch, components: flags.component };
-          const done = await precache(cache, flags.backend, suite, options);
-          const missed = done.unmatched.length > 0 ? `; nothing matches ${done.unmatched.join(', ')}` : '';
-          const text = `${done.indexes} indexes; fetched ${done.fetched} packages (${formatBytes(done.bytes)}), ${done.present} were here${missed}`;
-          return { data: done, text, exitCode: done.unmatched.length > 0 ? 1 : 0 };
-        },
-      ),
-    );
+  addFillCommands(row, { beside, settingsOf }, cli);
 
   row('expire', 'let go what is old or over the quota')
     .option('--quota <size>', 'for example 20G; default: proxy.quota of buildkit.yaml')

@@ -114,6 +114,15 @@ async function findOrStart(context: Context, wish: ProxyWish, settings: ProxySet
   }
 }
 
+/** The server of this very cache: the one that runs, or one for the time of the command. */
+export async function serverOf(
+  context: Context,
+  settings: ProxySettings,
+): Promise<{ readonly url: string } & AsyncDisposable> {
+  const { url, leave } = (await ownServer(context, settings)) ?? (await started(context, settings));
+  return { url, [Symbol.asyncDispose]: leave };
+}
+
 async function ownServer(context: Context, { dir }: ProxySettings): Promise<Found | undefined> {
   const serving = readServing(dir);
   for (const url of (serving?.urls ?? []).map(reachable)) {
