@@ -1,17 +1,15 @@
 /**
  * Sending: an object or a body under way to one client, whole or in ranges.
  *
- * Secret: how bytes get out cheaply. Small objects leave with their head in one write; large ones go through two buffers per
- * client, read while the other is on its way, so that a slow client holds half a MiB and nobody else up. (RFC 9110, 9112.)
+ * Secret: how bytes get out cheaply. Small objects leave with their head in one write; of large ones two pieces are on their way
+ * to each client, so that a slow client holds half a MiB and nobody else up. (RFC 9110, 9112.)
  */
 import { readSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { BLOCK_BYTES, type Blocks, createBlocks, type Supply } from './blocks.ts';
 import type { Files, OpenFile } from './files.ts';
 import { type ByteRange, decideAnswer, multipartFrames } from './range.ts';
 import type { Reader, Transfer } from './transfer.ts';
-
-const CHUNK = 256 * 1024;
-const SPARE_BUFFERS = 64;
 
 export interface AnswerHead {
   readonly contentType: string;
@@ -49,18 +47,8 @@ export interface Answerer {
   bytes(request: IncomingMessage, response: ServerResponse, bytes: Buffer, etag: string, head: AnswerHead): void;
 }
 
-/** Where bytes come from; `available` grows while they come. */
-interface Supply {
-  available(): number;
-  read(into: Buffer, position: number, length: number): number;
-}
-
 export function createAnswerer(files: Files, via: string): Answerer {
-  const spare: Buffer[] = [];
-  const take = () => spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK);
-  const give = (buffer: Buffer) => {
-    if (spare.length < SPARE_BUFFERS) spare.push(buffer);
-  };
+  const blocks = createBlocks();
 
   function commonHeaders(head: AnswerHead, etag: string | undefined): string[] {
     const headers = ['Content-Type', head.contentType, 'Accept-Ranges', 'bytes', 'Via', `1.1 ${via}`];
@@ -161,14 +149,16 @@ export function createAnswerer(files: Files, via: string): Answerer {
       files.hold(file);
       const supply: Supply = file.bytes
         ? {
+            content: file,
             available: () => file.size,
             read: (into, position, length) => file.bytes!.copy(into, 0, position, position + length),
           }
         : {
+            content: file,
             available: () => file.size,
             read: (into, position, length) => readSync(file.fd, into, 0, length, position),
           };
-      const pump = new Pump(response, supply, spans, take, give, (bytes, aborted) => {
+      const pump = new Pump(response, supply, spans, blocks, (bytes, aborted) => {
         files.release(file);
         sending.onEnd?.(bytes, aborted);
       });
@@ -220,10 +210,13 @@ export function createAnswerer(files: Files, via: string): Answerer {
             return finish(true);
           }
           const supply: Supply = {
+            get content() {
+              return transfer.content;
+            },
             available: () => transfer.released,
             read: (into, position, length) => transfer.read(into, position, length),
           };
-          pump = new Pump(response, supply, spans, take, give, (bytes, aborted) => {
+          pump = new Pump(response, supply, spans, blocks, (bytes, aborted) => {
             sending.onEnd?.(bytes, aborted);
             finish(true);
           });
@@ -258,10 +251,11 @@ export function createAnswerer(files: Files, via: string): Answerer {
       const spans = begin(request, response, bytes.length, etag, head);
       if (!spans) return;
       const supply: Supply = {
+        content: bytes,
         available: () => bytes.length,
         read: (into, position, length) => bytes.copy(into, 0, position, position + length),
       };
-      new Pump(response, supply, spans, take, give, () => {}).go();
+      new Pump(response, supply, spans, blocks, () => {}).go();
     },
   };
 }
@@ -284,8 +278,7 @@ class Pump {
   readonly #response: ServerResponse;
   readonly #supply: Supply;
   readonly #spans: readonly Span[];
-  readonly #take: () => Buffer;
-  readonly #give: (buffer: Buffer) => void;
+  readonly #blocks: Blocks;
   readonly #onEnd: (bytes: number, aborted: boolean) => void;
   #span = 0;
   #begun = false;
@@ -296,15 +289,13 @@ class Pump {
     response: ServerResponse,
     supply: Supply,
     spans: readonly Span[],
-    take: () => Buffer,
-    give: (buffer: Buffer) => void,
+    blocks: Blocks,
     onEnd: (bytes: number, aborted: boolean) => void,
   ) {
     this.#response = response;
     this.#supply = supply;
     this.#spans = spans;
-    this.#take = take;
-    this.#give = give;
+    this.#blocks = blocks;
     this.#onEnd = onEnd;
     this.position = spans[0]!.start;
     response.once('close', () => this.#close(true));
@@ -329,31 +320,29 @@ class Pump {
         this.#span += 1;
         continue;
       }
-      const length = Math.min(CHUNK, this.#supply.available() - this.position, (known ?? Infinity) - this.position);
+      const length = Math.min(
+        BLOCK_BYTES,
+        this.#supply.available() - this.position,
+        (known ?? Infinity) - this.position,
+      );
       if (length <= 0) return; // more is to come
-      if (!this.#send(length)) return;
+      if (!this.#send(length, (known ?? Infinity) - this.position)) return;
     }
   }
 
-  #send(length: number): boolean {
-    const buffer = this.#take();
-    let got = 0;
-    try {
-      got = this.#supply.read(buffer, this.position, length);
-    } catch {
-      got = 0;
-    }
-    if (got <= 0) {
-      this.#give(buffer);
+  #send(length: number, rest: number): boolean {
+    const loan = this.#blocks.borrow(this.#supply, this.position, length, rest);
+    if (loan === undefined) {
       this.abort(); // the file ends before it should: never pretend that this was all
       return false;
     }
-    this.position += got;
-    this.sent += got;
+    const { bytes } = loan;
+    this.position += bytes.length;
+    this.sent += bytes.length;
     this.#inFlight += 1;
-    this.#response.write(buffer.subarray(0, got), (error) => {
+    this.#response.write(bytes, (error) => {
       this.#inFlight -= 1;
-      if (!error) this.#give(buffer); // after an error the kernel may still read it
+      loan.giveBack(error !== undefined && error !== null); // after an error the kernel may still read it
       if (!error) this.go();
     });
     return true;
