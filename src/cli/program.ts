@@ -41,6 +41,14 @@ const GROUPS: Readonly<Record<string, Group>> = {
     summary: 'the configuration and where each value comes from',
     load: async () => (await import('./config.ts')).addConfigCommands,
   },
+  manual: {
+    summary: 'the manual page, with every command and option',
+    load: async () => (await import('./manual.ts')).addManualCommand,
+  },
+  completion: {
+    summary: 'completion of commands and options for a shell',
+    load: async () => (await import('./completion.ts')).addCompletionCommand,
+  },
 };
 
 export interface GlobalOptions {
@@ -53,7 +61,7 @@ export interface GlobalOptions {
 
 function baseProgram(version: string): Command {
   return new Command('buildkit')
-    .description('Debian packaging and apt-repository release toolkit')
+    .description('Debian packaging and apt repository release toolkit')
     .version(version, '-V, --version')
     .option('-C, --directory <dir>', 'the workspace: where buildkit.yaml is')
     .option('--state <dir>', 'where keys, machines and caches are kept')
@@ -118,5 +126,13 @@ export async function buildProgram(
     else program.command(name).summary(group.summary).description(group.summary);
   }
   applyRecursively(program, (command) => command.exitOverride().configureOutput({ writeErr: () => {}, writeOut }));
+  return program;
+}
+
+/** The program with every group loaded, to be looked at: nothing in it can be run. */
+export async function wholeProgram(): Promise<Command> {
+  const program = baseProgram('');
+  const nothing: Cli = { action: () => async () => {} };
+  for (const group of Object.values(GROUPS)) (await group.load())(program, nothing);
   return program;
 }

@@ -5,7 +5,7 @@
  */
 import { gzipSync } from 'node:zlib';
 import type { DebEntry } from '../deb/archive.ts';
-import { formatChangelog, makeEntry } from '../deb/changelog.ts';
+import { formatChangelog, makeEntry, parseChangelog } from '../deb/changelog.ts';
 
 /** The one-line synopsis: no article, no full stop at its end, 80 characters at most. */
 export function synopsis(summary: string, fallback: string): string {
@@ -131,13 +131,13 @@ export interface ChangeEntry {
 }
 
 /**
- * changelog.Debian.gz with one entry; the same bytes for the same entry.
- * @throws UserError `changelog-entry` (a maintainer that is none)
+ * changelog.Debian.gz with one entry above those of `older`, a debian/changelog; the same bytes for the same entry.
+ * @throws UserError `changelog-entry` (a maintainer that is none), `changelog-syntax`
  */
-export function changelogGz(entry: ChangeEntry): Buffer {
+export function changelogGz(entry: ChangeEntry, older = ''): Buffer {
   const { suite, date, ...rest } = entry;
   const made = makeEntry({ ...rest, distributions: [suite], date: new Date(date * 1000) });
-  return gzipSync(formatChangelog([made]), { level: 9 });
+  return gzipSync(formatChangelog([made, ...parseChangelog(older)]), { level: 9 });
 }
 
 export interface OriginFacts {
@@ -152,9 +152,9 @@ export interface OriginFacts {
   readonly date: number;
 }
 
-/** A changelog.Debian.gz for what has none: built by whom, from what. */
-export function builtChangelog({ source, ...entry }: OriginFacts): Buffer {
-  return changelogGz({ ...entry, changes: [`Built by buildkit from ${source}.`] });
+/** The changelog.Debian.gz of what was built: by whom, from what, above the entries of its own debian/changelog. */
+export function builtChangelog({ source, ...entry }: OriginFacts, own = ''): Buffer {
+  return changelogGz({ ...entry, changes: [`Built by buildkit from ${source}.`] }, own);
 }
 
 /** What Policy 12.5 and 12.7 want below /usr/share/doc. */

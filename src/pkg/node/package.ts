@@ -82,14 +82,17 @@ export function nodePackage(
     stateDirs: service?.stateDirs ?? [],
   });
   const copyright = treeCopyright(planned.subject.name, homepageOf(manifest), copyrights);
-  const changelog = builtChangelog({
-    package: planned.debianName,
-    version: planned.version,
-    suite: suite.codename,
-    source: facts.source,
-    maintainer: facts.maintainer,
-    date: facts.sourceDateEpoch,
-  });
+  const changelog = builtChangelog(
+    {
+      package: planned.debianName,
+      version: planned.version,
+      suite: suite.codename,
+      source: facts.source,
+      maintainer: facts.maintainer,
+      date: facts.sourceDateEpoch,
+    },
+    service?.changelog,
+  );
   const entries = [
     ...placed,
     ...documentEntries(planned.debianName, copyright, changelog),

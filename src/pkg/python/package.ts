@@ -218,14 +218,17 @@ function lintianOverrides(name: string): DebEntry {
 }
 
 function docEntries(facts: PackageFacts, copyright: string): DebEntry[] {
-  const changelog = builtChangelog({
-    package: facts.name,
-    version: facts.version,
-    suite: facts.suite.codename,
-    source: facts.source,
-    maintainer: facts.maintainer,
-    date: facts.sourceDateEpoch,
-  });
+  const changelog = builtChangelog(
+    {
+      package: facts.name,
+      version: facts.version,
+      suite: facts.suite.codename,
+      source: facts.source,
+      maintainer: facts.maintainer,
+      date: facts.sourceDateEpoch,
+    },
+    facts.service?.changelog,
+  );
   return documentEntries(facts.name, copyright, changelog);
 }
 
