@@ -62,17 +62,17 @@ export function openDatabase(path: string, migrations: readonly string[], option
   const database: Database = {
     path,
     all: (sql, ...values) => prepare(sql).all(...values) as SqlRow[],
-    get: (sql, ...values) => prepare(sql).get(...values) as SqlRow | undefined,
-    run: (sql, ...values) => Number(prepare(sql).run(...values).changes),
+    get: (sql, ...values) => explained(path, () => prepare(sql).get(...values) as SqlRow | undefined),
+    run: (sql, ...values) => explained(path, () => Number(prepare(sql).run(...values).changes)),
     iterate: (sql, ...values) => prepare(sql).iterate(...values) as Iterable<SqlRow>,
     exec: (sql) => db.exec(sql),
     transaction(body) {
       if (inTransaction) return body();
-      db.exec('BEGIN IMMEDIATE');
+      explained(path, () => db.exec('BEGIN IMMEDIATE'));
       inTransaction = true;
       try {
         const result = body();
-        db.exec('COMMIT');
+        explained(path, () => db.exec('COMMIT'));
         return result;
       } catch (error) {
         if (db.isTransaction) db.exec('ROLLBACK');
@@ -93,6 +93,24 @@ export function openDatabase(path: string, migrations: readonly string[], option
     throw error;
   }
   return database;
+}
+
+/** SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN: the disk's fault, which a user can mend. */
+const DISK_ERRORS: readonly number[] = [8, 10, 13, 14];
+
+/** @throws UserError `cannot-write` when the disk is full, read-only or broken */
+function explained<T>(path: string, body: () => T): T {
+  try {
+    return body();
+  } catch (cause) {
+    const code = (cause as { errcode?: unknown }).errcode;
+    if (typeof code !== 'number' || !DISK_ERRORS.includes(code & 0xff)) throw cause;
+    throw new UserError('cannot-write', `cannot write the database: ${(cause as Error).message}`, {
+      file: path,
+      hint: 'see that the disk has room and can be written, then run the command again: nothing was changed',
+      cause,
+    });
+  }
 }
 
 function migrate(database: Database, migrations: readonly string[], readOnly: boolean): void {

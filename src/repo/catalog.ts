@@ -6,7 +6,7 @@
  */
 import { existsSync } from 'node:fs';
 import { type Database, openDatabase, type SqlRow } from '../core/db.ts';
-import { errnoOf, UserError } from '../core/errors.ts';
+import { UserError } from '../core/errors.ts';
 import type { IndexFile } from './indexes.ts';
 import type { Override, Overrides } from './overrides.ts';
 import type { RepositorySettings, SuiteSettings } from './settings.ts';
@@ -225,16 +225,7 @@ export class Catalog implements Disposable {
 
   /** Runs `body` as the only writer; waits for others. */
   transaction<T>(body: () => T): T {
-    try {
-      return this.#db.transaction(body);
-    } catch (cause) {
-      if (errnoOf(cause) !== 'ERR_SQLITE_ERROR' || !/disk|readonly/i.test((cause as Error).message)) throw cause;
-      throw new UserError('cannot-write', `cannot write the catalog: ${(cause as Error).message}`, {
-        file: this.#db.path,
-        hint: 'see that the disk has room and can be written, then run the command again: nothing was changed',
-        cause,
-      });
-    }
+    return this.#db.transaction(body);
   }
 
   settings(): RepositorySettings {
