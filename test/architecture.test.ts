@@ -36,7 +36,7 @@ const SOLE_USERS: Readonly<Record<string, RegExp>> = {
   express: /^(\w+\/serve|core\/http)\.ts$/,
   undici: /^(core\/http|proxy\/upstream)\.ts$/,
   commander: /^cli\//,
-  yaml: /^(core\/config|template\/\w+|release\/\w+|pkg\/[\w/-]+)\.ts$/,
+  yaml: /^(core\/config|template\/\w+|release\/\w+|pkg\/[\w/-]+|vm\/define)\.ts$/,
 };
 
 interface Import {

@@ -4,13 +4,15 @@ import { type Command, Option } from 'commander';
 import { UsageError } from '../core/errors.ts';
 import { formatBytes, formatDuration } from '../core/log.ts';
 import type { Base } from '../vm/base.ts';
+import { type LaunchOptions, parseCopy, parseForward, parseShare, parseVnc } from '../vm/launch-options.ts';
 import type { MachineOptions, MachineStatus } from '../vm/machine.ts';
-import type { Forward } from '../vm/qemu.ts';
 import type { StartOptions, StopMeans } from '../vm/vm.ts';
 import { type Cli, type CommandContext, type Output, table } from './command.ts';
 import { addVmDiskCommands } from './vm-disk.ts';
 import { addBaseFetch, addBuildOptions, type BuildFlags, buildRequest, buildToTarget } from './vm-fetch.ts';
+import { addVmMakeCommands } from './vm-make.ts';
 import { addBridgeOptions, addVmNetCommands, type BridgeFlags, networkChoice } from './vm-net.ts';
+import { addVmScreenCommands } from './vm-screen.ts';
 import { addVmSshConfigCommands } from './vm-ssh-config.ts';
 import { addVmTestCommand } from './vm-test.ts';
 
@@ -18,6 +20,7 @@ export function addVmCommands(program: Command, cli: Cli): void {
   const vm = program.command('vm').description('base images and machines');
   addBase(vm.command('base').description('images that machines are clones of'), cli);
   addCreate(vm, cli);
+  addVmMakeCommands(vm, cli);
   addStart(vm, cli);
   addStop(vm, cli);
   addLists(vm, cli);
@@ -26,6 +29,7 @@ export function addVmCommands(program: Command, cli: Cli): void {
   addVmDiskCommands(vm, cli);
   addVmNetCommands(vm, cli);
   addVmSshConfigCommands(vm, cli);
+  addVmScreenCommands(vm, cli);
 }
 
 /** `-m`, `-c`, `--accel`, as every row that boots a machine takes them. */
@@ -107,7 +111,9 @@ function describeBase(base: Base): string {
   return `${suite} ${architecture}, Linux ${kernelRelease}, ${formatBytes(base.size)}, built ${created.slice(0, 16)}Z`;
 }
 
-interface CreateFlags extends MachineOptions {
+interface CreateFlags extends Omit<MachineOptions, 'directory'> {
+  readonly directory?: string;
+  readonly add?: readonly string[];
   readonly instant?: boolean;
   readonly proxy?: string;
 }
@@ -120,12 +126,16 @@ function addCreate(vm: Command, cli: Cli): void {
       .option('--name <name>', 'of a machine with a number')
       .option('--instant', 'its first start goes on from a frozen machine instead of booting')
       .option('--base <base>', 'id or suite; default: suite of buildkit.yaml')
+      .option('-o, --directory <dir>', 'make its folder there (DIR/NAME) instead of in the state folder')
+      .option('--add <package>', 'a base with that Debian package, built when there is none; may be repeated', collect)
+      .option('--raw', 'a whole raw copy of the base as its disk instead of an overlay')
       .option(
         '--proxy <url>',
         "apt proxy of the machine, direct while it is down; 'auto': one that runs, else where proxy serve would listen",
       ),
   ).action(
-    cli.action(async (cx, nameOrNumber: string, { instant, proxy: wanted, ...options }: CreateFlags) => {
+    cli.action(async (cx, nameOrNumber: string, flags: CreateFlags) => {
+      const { instant, proxy: wanted, add, directory: place, ...options } = flags;
       const { suite, vm, proxy: config } = await cx.config();
       const { proxyForGuest } = await import('../release/proxy-use.ts');
       const files = await proxyForGuest(cx, { wanted, workspaceDir: cx.workspaceDir, config });
@@ -133,19 +143,44 @@ function addCreate(vm: Command, cli: Cli): void {
       const { createInstantVm } = await import('../vm/vm.ts');
       const create = instant ? createInstantVm : createVm;
       const { memory, cpus, accel } = vm;
-      const made = await create(cx, nameOrNumber, { base: suite, memory, cpus, accel, files, ...options });
+      const base = add === undefined ? suite : await baseWith(cx, add, flags);
+      const directory = place && resolve(cx.cwd, place);
+      const wishes = { memory, cpus, accel, files, ...options, directory };
+      const made = await create(cx, nameOrNumber, { base, ...wishes, ...(add ? { base } : {}) });
       const dir = machineDir(cx, made.name);
       return { data: { ...made, dir }, text: `created: ${made.name} (base ${made.base.id}, ${dir})` };
     }),
   );
 }
 
+/** Id of the base with these packages too; found again by its recipe. @throws UsageError */
+async function baseWith(cx: CommandContext, add: readonly string[], flags: CreateFlags): Promise<string> {
+  const { suite: usual, vm, proxy: config } = await cx.config();
+  const suite = flags.base ?? usual;
+  if (suite.includes('-')) {
+    throw new UsageError(`'${suite}' is a base that is there: no package can be added to it`, {
+      hint: 'name a suite with --base, or leave --add out',
+    });
+  }
+  const { useProxy } = await import('../release/proxy-use.ts');
+  const { buildBase } = await import('../vm/base.ts');
+  await using proxy = await useProxy(cx, { wanted: flags.proxy, workspaceDir: cx.workspaceDir, config });
+  const include = [...vm.base.include, ...add];
+  return (await buildBase(cx, { suite, ...vm.base, include, proxy: proxy?.url })).id;
+}
+
 interface StartFlags extends BridgeFlags {
   readonly memory?: string;
   readonly cpus?: number;
   readonly accel?: 'auto' | 'kvm' | 'tcg';
-  readonly port?: readonly Forward[];
+  readonly port?: LaunchOptions['forwards'];
   readonly snapshot?: boolean;
+  readonly vnc?: string;
+  readonly graphics?: boolean;
+  readonly share?: readonly string[];
+  readonly copyFile?: readonly string[];
+  readonly execOnBoot?: readonly string[];
+  readonly waitMessage?: string;
 }
 
 function addStart(vm: Command, cli: Cli): void {
@@ -160,7 +195,17 @@ function addStart(vm: Command, cli: Cli): void {
             'lead a port of 127.0.0.1 into the machine; may be repeated',
             forward,
           )
-          .option('--snapshot', 'forget all that is written when the machine stops'),
+          .option('--snapshot', 'forget all that is written when the machine stops')
+          .option('--vnc <addr:number>', 'show its screen by VNC, for example 127.0.0.1:1', parseVnc)
+          .option('--graphics', 'give it a screen, for vm screenshot')
+          .option(
+            '--share <dir:tag[:rw]>',
+            'lend it a folder, read only unless rw, at /mnt/TAG; may be repeated',
+            collect,
+          )
+          .option('--copy-file <src:dst>', 'copy a file or folder in when it is ready; may be repeated', collect)
+          .option('--exec-on-boot <command>', 'run by sh inside when it is ready; may be repeated', collect)
+          .option('--wait-message <text>', 'wait until its console has said that'),
       ),
     );
   row('start', 'boot a machine and wait until it is ready; it goes on when this command ends').action(
@@ -177,11 +222,14 @@ function addStart(vm: Command, cli: Cli): void {
 
 async function start(cx: CommandContext, name: string, qemuArgs: string[], flags: StartFlags): Promise<Output> {
   const { bootVm } = await import('../vm/vm.ts');
-  const { port, memory, cpus, accel: wanted, snapshot } = flags;
+  const { port, memory, cpus, accel: wanted, snapshot, vnc, graphics, execOnBoot, waitMessage } = flags;
+  const at = (path: string) => resolve(cx.cwd, path);
   const network = networkChoice(flags);
   const options: StartOptions = {
     ...{ memory, cpus, accel: wanted, snapshot, network },
-    ...{ forwards: port, qemuOptions: qemuArgs },
+    ...{ vnc, graphics, execOnBoot, waitMessage, forwards: port, qemuOptions: qemuArgs },
+    shares: flags.share?.map((one) => parseShare(one, at)),
+    copyFiles: flags.copyFile?.map((one) => parseCopy(one, at)),
   };
   await using vm = await bootVm(cx, name, options);
   const { sshHost, sshPort, accel, bootMs, consoleLog } = vm;
@@ -274,7 +322,7 @@ function addInside(vm: Command, cli: Cli): void {
       }),
     );
   vm.command('run <name> <command...>')
-    .description('run a program in the machine (after --); its output and exit code are passed on')
+    .description('run a program in the machine (after --); input, output, signals and exit code are passed on')
     .option('--timeout <seconds>', 'kill it then', count)
     .action(cli.action((cx, name: string, command: string[], flags: RunFlags) => runInside(cx, name, command, flags)));
   vm.command('put <name> <local> <remote>')
@@ -309,14 +357,17 @@ async function runInside(cx: CommandContext, name: string, command: string[], fl
   const { openVm } = await import('../vm/vm.ts');
   await using machine = await openVm(cx, name);
   const { exitCode, stdout, stderr } = await machine.run(command, {
+    mark: crypto.randomUUID(),
     timeoutMs: flags.timeout === undefined ? undefined : flags.timeout * 1000,
     discard: !cx.json,
+    stdin: process.stdin.isTTY ? undefined : process.stdin,
     onOutput: (chunk, stream) => {
       if (cx.json) return;
       if (stream === 'stdout') cx.writeOut(chunk);
       else process.stderr.write(chunk);
     },
   });
+  process.stdin.unpipe().pause(); // a pipe that nobody closes would keep this process
   return { data: { exitCode, stdout, stderr }, text: '', exitCode };
 }
 
@@ -325,11 +376,10 @@ function count(value: string): number {
   return Number(value);
 }
 
-/** `8080:80`, `udp:5353:53`, `127.0.0.2:8080:80`. */
-function forward(value: string, former: readonly Forward[] = []): Forward[] {
-  const match = /^(?:(tcp|udp):)?(?:(\d+\.\d+\.\d+\.\d+):)?(\d{1,5}):(\d{1,5})$/.exec(value);
-  if (!match) throw new UsageError(`'${value}' is no pair of ports`, { hint: 'write HOST:GUEST, for example 8080:80' });
-  const protocol = match[1] === 'udp' ? 'udp' : 'tcp';
-  const address = match[2] ?? '127.0.0.1';
-  return [...former, { protocol, address, hostPort: Number(match[3]), guestPort: Number(match[4]) }];
+function forward(value: string, former: NonNullable<LaunchOptions['forwards']> = []): LaunchOptions['forwards'] {
+  return [...former, parseForward(value)];
+}
+
+function collect(value: string, former: readonly string[] = []): string[] {
+  return [...former, value];
 }

@@ -13,7 +13,8 @@ import { exists, writeFileAtomic } from '../core/files.ts';
 import { run } from '../core/run.ts';
 import { type Base, verifyBase } from './base.ts';
 import { lockMachine, type MachineRecord, machineDir, machinePid, readMachine } from './machine.ts';
-import { MACHINE_FILES } from './qemu.ts';
+import { refuseMounted } from './mount-state.ts';
+import { diskFile } from './qemu.ts';
 
 export interface DiskSnapshot {
   readonly name: string;
@@ -26,7 +27,7 @@ const infoSchema = z.object({
 });
 
 /** Runs `body` with the disk of a machine that does not run and cannot be started meanwhile. @throws UserError `vm-running` */
-async function withDisk<T>(
+export async function withDisk<T>(
   context: Context,
   name: string,
   body: (disk: string, record: MachineRecord, base: Base) => Promise<T>,
@@ -38,17 +39,24 @@ async function withDisk<T>(
       hint: `stop it first: buildkit vm stop ${record.name}`,
     });
   }
+  await refuseMounted(record.name, machineDir(context, record.name));
   const base = await verifyBase(context, record.base.id, record.base.sha256);
-  return await body(join(machineDir(context, record.name), MACHINE_FILES.disk), record, base);
+  return await body(join(machineDir(context, record.name), diskFile(record.disk)), record, base);
 }
 
 /** Snapshots of a machine's disk, oldest first. @throws UserError `vm-unknown`, `vm-running` */
-export function listSnapshots(context: Context, name: string): Promise<DiskSnapshot[]> {
-  return withDisk(context, name, (disk) => readSnapshots(context, disk));
+export async function listSnapshots(
+  context: Context,
+  name: string,
+  { whileRunning = false } = {},
+): Promise<DiskSnapshot[]> {
+  if (!whileRunning) return withDisk(context, name, (disk) => readSnapshots(context, disk));
+  const record = await readMachine(context, name);
+  return readSnapshots(context, join(machineDir(context, record.name), diskFile(record.disk)));
 }
 
 async function readSnapshots(context: Context, disk: string): Promise<DiskSnapshot[]> {
-  const { stdout } = await run(context, 'qemu-img', ['info', '--output=json', disk]);
+  const { stdout } = await run(context, 'qemu-img', ['info', '-U', '--output=json', disk]);
   return infoSchema
     .parse(JSON.parse(stdout))
     .snapshots.map((one) => ({ name: one.name, created: new Date(one['date-sec'] * 1000).toISOString() }));
@@ -70,6 +78,11 @@ export function changeSnapshot(
     });
   }
   return withDisk(context, name, async (disk, record) => {
+    if (record.disk === 'raw') {
+      throw new UserError('snapshot-raw', `the disk of machine '${name}' is raw: it keeps no states`, {
+        hint: `copy it instead: buildkit vm clone ${name} NEW`,
+      });
+    }
     const there = (await readSnapshots(context, disk)).some((one) => one.name === snapshot);
     if (verb === 'create' && there) {
       throw new UserError('snapshot-exists', `machine '${name}' has a snapshot '${snapshot}' already`, {
@@ -92,11 +105,11 @@ export function changeSnapshot(
  * @throws UserError `target-exists`, `vm-running`
  */
 export function exportDisk(context: Context, name: string, format: 'raw' | 'qcow2', target: string): Promise<void> {
-  return withDisk(context, name, async (disk) => {
+  return withDisk(context, name, async (disk, record) => {
     await refuseExisting(target);
     const aside = `${target}.${process.pid}.tmp`;
     try {
-      await run(context, 'qemu-img', ['convert', '-f', 'qcow2', '-O', format, disk, aside]);
+      await run(context, 'qemu-img', ['convert', '-f', record.disk ?? 'qcow2', '-O', format, disk, aside]);
       await rename(aside, target);
     } catch (error) {
       await rm(aside, { force: true });
@@ -144,7 +157,7 @@ function domainXml(record: MachineRecord, base: Base, disk: string): string {
     '  <features><acpi/></features>',
     '  <devices>',
     '    <disk type="file" device="disk">',
-    '      <driver name="qemu" type="qcow2" discard="unmap"/>',
+    `      <driver name="qemu" type="${record.disk ?? 'qcow2'}" discard="unmap"/>`,
     `      <source file="${xml(disk)}"/>`,
     '      <target dev="vda" bus="virtio"/>',
     '    </disk>',

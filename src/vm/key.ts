@@ -3,6 +3,7 @@ import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { lock } from '../core/db.ts';
+import { UserError } from '../core/errors.ts';
 import { exists } from '../core/files.ts';
 import { run } from '../core/run.ts';
 
@@ -47,4 +48,13 @@ export async function readKey(file: string): Promise<SshKey> {
     privateKey: await readFile(file, 'utf8'),
     publicKey: (await readFile(`${file}.pub`, 'utf8')).trim(),
   };
+}
+
+/** A private key of the user's own; its public half lies beside it or is computed. @throws UserError `ssh-key` */
+export async function foreignKey(context: Context, file: string): Promise<SshKey> {
+  const privateKey = await readFile(file, 'utf8').catch((cause: unknown) => {
+    throw new UserError('ssh-key', `the key '${file}' cannot be read`, { file, cause });
+  });
+  const { stdout } = await run(context, 'ssh-keygen', ['-y', '-P', '', '-f', file]);
+  return { privateKeyFile: file, publicKeyFile: `${file}.pub`, privateKey, publicKey: stdout.trim() };
 }

@@ -5,9 +5,9 @@
  * runs), claimed by one rename under one lock.
  */
 import { randomBytes, randomUUID } from 'node:crypto';
-import { chmod, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { userInfo } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import type { Context } from '../core/context.ts';
 import { type Lock, lock } from '../core/db.ts';
@@ -18,6 +18,7 @@ import { run } from '../core/run.ts';
 import { findBase } from './base.ts';
 import { type FirstFile, keepFirstFiles } from './first-files.ts';
 import { makeKey } from './key.ts';
+import { type LaunchOptions, launchSchema } from './launch-options.ts';
 import { DEFAULT_NETWORK, guestMac } from './net-spec.ts';
 import { identityOf, isAlive, pidWithUuid } from './process.ts';
 import { MACHINE_FILES } from './qemu.ts';
@@ -41,6 +42,10 @@ const machineSchema = z.object({
   creator: z.object({ pid: z.number(), user: z.string() }),
   /** The process that it belongs to and dies with. */
   owner: identitySchema.optional(),
+  /** Its disk is a whole copy of the base, raw. Absent: qcow2 over the base. */
+  disk: z.literal('raw').optional(),
+  /** For every start. */
+  launch: launchSchema.optional(),
   /** Key of the frozen machine that its disk lies over, instead of the base itself. */
   frozen: z.string().optional(),
 });
@@ -53,6 +58,8 @@ const runSchema = z.object({
   sshPort: z.number(),
   /** The network that it sits on; absent: QEMU's user network. */
   network: z.string().optional(),
+  /** Who logs in, by which key. */
+  ssh: launchSchema.shape.ssh,
   accel: z.enum(['kvm', 'tcg']),
   started: z.string(),
 });
@@ -93,6 +100,12 @@ export interface MachineOptions {
   /** Default 2. */
   readonly cpus?: number | undefined;
   readonly accel?: 'auto' | 'kvm' | 'tcg' | undefined;
+  /** Its disk is a whole copy of the base, raw. */
+  readonly raw?: boolean | undefined;
+  /** Folder in which its own folder is made; default: in the state folder. */
+  readonly directory?: string | undefined;
+  /** For every start. */
+  readonly launch?: LaunchOptions | undefined;
   /** Written into it at its first start. */
   readonly files?: readonly FirstFile[] | undefined;
 }
@@ -177,23 +190,76 @@ export async function createMachine(
     creator: { pid: process.pid, user: userInfo().username },
     ...(ownerPid === undefined ? {} : { owner: await identityOf(ownerPid) }),
     ...(frozen ? { frozen: frozen.key } : {}),
+    ...(options.raw ? { disk: 'raw' as const } : {}),
+    ...(options.launch && Object.keys(options.launch).length > 0 ? { launch: options.launch } : {}),
   };
+  return placeMachine(context, record, options, (scratch) => {
+    const below = frozen?.disk ?? base.disk;
+    return options.raw
+      ? makeRawDisk(context, below, join(scratch, MACHINE_FILES.rawDisk))
+      : makeOverlay(context, below, join(scratch, MACHINE_FILES.disk));
+  });
+}
+
+/**
+ * Claims name and number and makes the machine's folder, with the disk that `makeDisk` puts there: all of it, or nothing. In a
+ * folder of the user's choice only a link to it is in the list; what is half made is known by the link's name.
+ * @throws UserError `vm-exists`, `vm-number-taken`, `folder-exists`
+ */
+export async function placeMachine(
+  context: Context,
+  record: MachineRecord,
+  { directory, files }: Pick<MachineOptions, 'directory' | 'files'>,
+  makeDisk: (scratch: string) => Promise<void>,
+): Promise<MachineRecord> {
   await mkdir(machinesDir(context), { recursive: true });
   using _lock = await lockMachines(context);
   await refuseTaken(context, record);
   const scratch = join(machinesDir(context), `${CREATING}${record.uuid}`);
-  await mkdir(scratch, { mode: 0o700 });
+  const elsewhere = directory === undefined ? undefined : join(directory, record.name);
+  if (elsewhere === undefined) await mkdir(scratch, { mode: 0o700 });
+  else await claimFolder(elsewhere, scratch, record.uuid);
   try {
     await makeKey(context, join(scratch, 'hostkey'), record.name);
-    await makeOverlay(context, frozen?.disk ?? base.disk, join(scratch, MACHINE_FILES.disk));
-    await keepFirstFiles(scratch, options.files ?? []);
+    await makeDisk(scratch);
+    await keepFirstFiles(scratch, files ?? []);
     await writeFileAtomic(join(scratch, 'machine.json'), `${JSON.stringify(record, undefined, 2)}\n`);
     await rename(scratch, machineDir(context, record.name));
+    if (elsewhere !== undefined) await rm(join(elsewhere, CLAIM));
   } catch (error) {
-    await rm(scratch, { recursive: true, force: true });
+    await removeFolder(scratch);
     throw error;
   }
   return record;
+}
+
+/** Says in a folder of the user's that this creation made it, so that what a killed one leaves can be told from what is there. */
+const CLAIM = '.creating';
+
+async function claimFolder(folder: string, link: string, uuid: string): Promise<void> {
+  await symlink(folder, link);
+  try {
+    await mkdir(dirname(folder), { recursive: true });
+    await mkdir(folder, { mode: 0o700 });
+  } catch (cause) {
+    await rm(link);
+    if (errnoOf(cause) !== 'EEXIST') throw cause;
+    throw new UserError('folder-exists', `'${folder}' is there already`, {
+      hint: 'a machine makes its own folder: choose another name or another place with -o',
+      cause,
+    });
+  }
+  await writeFile(join(folder, CLAIM), uuid);
+}
+
+/** Removes a half-made machine: a folder, or a link to one that is known to be its own. */
+async function removeFolder(path: string): Promise<void> {
+  const target = await readlink(path).catch(() => undefined);
+  if (target !== undefined) {
+    const claim = await readFile(join(target, CLAIM), 'utf8').catch(() => '');
+    if (claim !== '' && path.endsWith(claim)) await rm(target, { recursive: true, force: true });
+  }
+  await rm(path, { recursive: true, force: true });
 }
 
 /** As QEMU's -m takes it. @throws UserError `size` */
@@ -201,7 +267,7 @@ export function mebibytes(size: string): number {
   return Math.floor(parseSize(size) / 2 ** 20);
 }
 
-function randomMac(): string {
+export function randomMac(): string {
   return ['52', '54', '00', ...[...randomBytes(3)].map((byte) => byte.toString(16).padStart(2, '0'))].join(':');
 }
 
@@ -218,6 +284,12 @@ async function refuseTaken(context: Context, wanted: MachineRecord): Promise<voi
           hint: `choose another number, or remove it: buildkit vm destroy ${other.name}`,
         });
   }
+}
+
+/** A whole copy; empty blocks take no room. */
+async function makeRawDisk(context: Context, from: string, path: string): Promise<void> {
+  await run(context, 'qemu-img', ['convert', '-q', '-f', 'qcow2', '-O', 'raw', from, path]);
+  await chmod(path, 0o600);
 }
 
 /** A disk that holds only what differs from the base. */
@@ -338,9 +410,12 @@ export async function frozenInUse(context: Context): Promise<string[]> {
 /** Removes a machine's folder; its QEMU must have gone. */
 export async function removeMachine(context: Context, name: string): Promise<void> {
   using _lock = await lockMachines(context);
-  const aside = join(machinesDir(context), `${CREATING}removed-${randomUUID()}`);
+  const uuid = randomUUID();
+  const aside = join(machinesDir(context), `${CREATING}${uuid}`);
+  const target = await readlink(machineDir(context, name)).catch(() => undefined);
+  if (target !== undefined) await writeFile(join(target, CLAIM), uuid);
   await rename(machineDir(context, name), aside);
-  await rm(aside, { recursive: true, force: true });
+  await removeFolder(aside);
   await rm(join(machinesDir(context), `.lock-${name}`), { force: true });
 }
 
@@ -349,6 +424,6 @@ export async function removeHalfMade(context: Context): Promise<number> {
   if (!(await exists(machinesDir(context)))) return 0;
   using _lock = await lockMachines(context);
   const names = (await readdir(machinesDir(context))).filter((name) => name.startsWith(CREATING));
-  for (const name of names) await rm(join(machinesDir(context), name), { recursive: true, force: true });
+  for (const name of names) await removeFolder(join(machinesDir(context), name));
   return names.length;
 }

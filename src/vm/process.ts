@@ -38,13 +38,22 @@ export async function isAlive(identity: ProcessIdentity): Promise<boolean> {
   return identity.bootId === (await readBootId()) && identity.startTicks === (await startTicks(identity.pid));
 }
 
-/** The pid in `pidFile` if that process runs and has `uuid` on its command line. */
-export async function pidWithUuid(pidFile: string, uuid: string): Promise<number | undefined> {
+/** The pid in `pidFile` if that process runs and has `uuid` as a word of its command line. */
+export function pidWithUuid(pidFile: string, uuid: string): Promise<number | undefined> {
+  return pidWhere(pidFile, (words) => words.includes(uuid));
+}
+
+/** The pid in `pidFile` if that process runs and mentions `text` on its command line. */
+export function pidWithWord(pidFile: string, text: string): Promise<number | undefined> {
+  return pidWhere(pidFile, (words) => words.some((word) => word.includes(text)));
+}
+
+async function pidWhere(pidFile: string, isIt: (words: readonly string[]) => boolean): Promise<number | undefined> {
   try {
     const pid = Number.parseInt(await readFile(pidFile, 'utf8'), 10);
     if (!Number.isInteger(pid) || pid <= 1) return undefined;
     const words = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0');
-    return words.includes(uuid) ? pid : undefined;
+    return isIt(words) ? pid : undefined;
   } catch (error) {
     if (['ENOENT', 'ESRCH', 'ENOTDIR'].includes(errnoOf(error) ?? '')) return undefined;
     throw error;

@@ -4,7 +4,9 @@
  * Secret: which devices a machine has. Paths of sockets are relative to the machine's folder, in which QEMU starts, since they
  * may have only 107 bytes (unix(7)); the disk's is absolute, since a detached QEMU leaves the folder and may open it again.
  */
+import { UserError } from '../core/errors.ts';
 import type { GuestNet } from './guest.ts';
+import type { Share } from './launch-options.ts';
 
 export type Accel = 'kvm' | 'tcg';
 
@@ -17,7 +19,13 @@ export interface Forward {
 }
 
 export type QemuNet =
-  | { readonly kind: 'user'; readonly mac: string; readonly forwards: readonly Forward[] }
+  | {
+      readonly kind: 'user';
+      readonly mac: string;
+      readonly forwards: readonly Forward[];
+      /** As -netdev takes them. */
+      readonly options?: string | undefined;
+    }
   | { readonly kind: 'tap'; readonly mac: string; readonly tap: string };
 
 export interface QemuPlan {
@@ -45,6 +53,15 @@ export interface QemuPlan {
   readonly unsafeCache: boolean;
   /** Writes go to a temporary file and vanish at the end. */
   readonly snapshot: boolean;
+  readonly diskFormat?: 'qcow2' | 'raw' | undefined;
+  /** Default: virtio. */
+  readonly diskInterface?: 'virtio' | 'scsi' | 'ide' | undefined;
+  /** A screen; nobody sees it but by `vnc` (`127.0.0.1:1`) and screenshots. */
+  readonly graphics?: boolean | undefined;
+  readonly vnc?: string | undefined;
+  readonly shares?: readonly Share[] | undefined;
+  /** More cards, as -netdev takes them, with an id. */
+  readonly netdevs?: readonly string[] | undefined;
   /** For instant clones: memory in a file, a second serial line for the guest's agent, the state of a frozen machine. */
   readonly memory?: MemoryFile | undefined;
   /** Added at the end, as they are. */
@@ -62,6 +79,7 @@ export interface MemoryFile {
 /** Files in a machine's folder. */
 export const MACHINE_FILES = {
   disk: 'disk.qcow2',
+  rawDisk: 'disk.raw',
   console: 'console.log',
   consoleSocket: 'console.sock',
   qmpSocket: 'qmp.sock',
@@ -118,9 +136,13 @@ export function qemuArgs(plan: QemuPlan): string[] {
     ...['-device', 'virtio-rng-pci'],
     '-drive',
     // a full disk here stops the guest instead of feeding it errors; it goes on when there is room (QMP cont)
-    `if=none,id=disk,file=${option(plan.folder)}/${files.disk},format=qcow2,cache=${cache},discard=unmap,werror=enospc,rerror=report`,
-    ...['-device', 'virtio-blk-pci,drive=disk,serial=root'],
+    `if=none,id=disk,file=${option(plan.folder)}/${diskFile(plan.diskFormat)},format=${plan.diskFormat ?? 'qcow2'},cache=${cache},discard=unmap,werror=enospc,rerror=report`,
+    ...diskDevice(plan.diskInterface ?? 'virtio'),
     ...plan.nets.flatMap(netArgs),
+    ...(plan.netdevs ?? []).flatMap(extraNetArgs),
+    ...(plan.shares ?? []).flatMap(shareArgs),
+    ...(plan.graphics || plan.vnc !== undefined ? ['-device', 'VGA'] : []),
+    ...(plan.vnc === undefined ? [] : ['-vnc', option(plan.vnc)]),
     ...['-smbios', `type=11,path=${files.settings}`],
     ...(plan.seeded ? seedArgs() : []),
     ...(plan.boot ? bootArgs(plan.boot) : []),
@@ -128,6 +150,38 @@ export function qemuArgs(plan: QemuPlan): string[] {
     ...(plan.memory?.incoming ? ['-incoming', 'defer'] : []),
     ...(plan.detached ? ['-daemonize'] : []),
     ...plan.extra,
+  ];
+}
+
+/** The disk in a machine's folder. */
+export function diskFile(format: 'qcow2' | 'raw' = 'qcow2'): string {
+  return format === 'raw' ? MACHINE_FILES.rawDisk : MACHINE_FILES.disk;
+}
+
+function diskDevice(kind: 'virtio' | 'scsi' | 'ide'): string[] {
+  if (kind === 'scsi') {
+    return ['-device', 'virtio-scsi-pci,id=scsi', '-device', 'scsi-hd,bus=scsi.0,drive=disk,serial=root'];
+  }
+  // q35's own controller (AHCI)
+  if (kind === 'ide') return ['-device', 'ide-hd,bus=ide.0,drive=disk,serial=root'];
+  return ['-device', 'virtio-blk-pci,drive=disk,serial=root'];
+}
+
+/** @throws UserError `netdev` */
+function extraNetArgs(netdev: string): string[] {
+  const id = /(?:^|,)id=([A-Za-z][\w.-]*)/.exec(netdev)?.[1];
+  if (id === undefined) {
+    throw new UserError('netdev', `'${netdev}' has no id`, { hint: 'write it as -netdev takes it: user,id=net9' });
+  }
+  return ['-netdev', netdev, '-device', `virtio-net-pci,netdev=${id},romfile=`];
+}
+
+/** What the guest cannot write to, QEMU refuses to write. */
+function shareArgs({ dir, tag, writable }: Share, index: number): string[] {
+  const readOnly = writable ? '' : ',readonly=on';
+  return [
+    ...['-fsdev', `local,id=share${index},path=${option(dir)},security_model=none${readOnly}`],
+    ...['-device', `virtio-9p-pci,fsdev=share${index},mount_tag=${tag}`],
   ];
 }
 
@@ -159,7 +213,11 @@ function netArgs(net: QemuNet, index: number): string[] {
   const backend =
     net.kind === 'user'
       ? // without a way out by IPv6 a guest that tries it first only loses time
-        [`user,id=${id},ipv6=off`, ...forwards.map(forwardOption)].join(',')
+        [
+          `user,id=${id},ipv6=off`,
+          ...forwards.map(forwardOption),
+          ...(net.kind === 'user' && net.options ? [net.options] : []),
+        ].join(',')
       : `tap,id=${id},ifname=${option(net.tap)},script=no,downscript=no`;
   // no boot from the network: its ROM costs a second
   return ['-netdev', backend, '-device', `virtio-net-pci,netdev=${id},mac=${net.mac},romfile=`];

@@ -197,6 +197,10 @@ export interface SeedRequest {
   readonly authorizedKeys: readonly string[];
   /** Of the machine: it keeps the one that buildkit knows it by. */
   readonly hostKey?: { readonly privateKey: string; readonly publicKey: string } | undefined;
+  /** 32 hex digits; the disk of a clone says its source's. */
+  readonly machineId?: string | undefined;
+  /** Who has the keys beside root and the image's own user. */
+  readonly user?: string | undefined;
   /** Lines for /etc/hosts. */
   readonly hosts?: readonly string[] | undefined;
   /** Fixed addresses; DHCP when empty. */
@@ -207,6 +211,10 @@ export interface SeedRequest {
     readonly gateway: string;
     readonly dns: string;
   }[];
+}
+
+function oncePerMachine(what: string, script: string): string[] {
+  return ['cloud-init-per', 'instance', what, 'sh', '-c', script];
 }
 
 /** The three files of NoCloud (cloud-init: instance metadata, cloud config, network config version 2). */
@@ -225,16 +233,20 @@ export function seedFiles(request: SeedRequest): SeedFile[] {
     ...(request.hosts === undefined
       ? {}
       : {
-          bootcmd: request.hosts.map((line) => [
-            'cloud-init-per',
-            'instance',
-            'hosts',
-            'sh',
-            '-c',
-            `echo '${line}' >>/etc/hosts`,
-          ]),
+          bootcmd: [
+            ...request.hosts.map((line) => oncePerMachine('hosts', `echo '${line}' >>/etc/hosts`)),
+            ...(request.machineId === undefined
+              ? []
+              : [oncePerMachine('machine-id', `echo ${request.machineId} >/etc/machine-id`)]),
+          ],
         }),
-    users: ['default', { name: 'root', lock_passwd: true, ssh_authorized_keys: request.authorizedKeys }],
+    users: [
+      'default',
+      { name: 'root', lock_passwd: true, ssh_authorized_keys: request.authorizedKeys },
+      ...(request.user === undefined || request.user === 'root'
+        ? []
+        : [{ name: request.user, shell: '/bin/bash', ssh_authorized_keys: request.authorizedKeys }]),
+    ],
   };
   const fixed = request.nets.map(({ mac, address, gateway, dns }) => ({
     match: { macaddress: mac },

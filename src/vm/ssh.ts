@@ -9,7 +9,7 @@ import { constants } from 'node:os';
 import type { Readable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { Client, type ClientChannel } from 'ssh2';
-import { ToolError } from '../core/errors.ts';
+import { InterruptedError, ToolError } from '../core/errors.ts';
 import { shellQuote } from '../core/run.ts';
 
 export interface SshTarget {
@@ -28,6 +28,11 @@ export interface ExecOptions {
   /** The command is killed then, and ToolError `guest-timeout` thrown. */
   readonly timeoutMs?: number | undefined;
   readonly stdin?: Readable | string | Uint8Array | undefined;
+  /**
+   * Its value of BUILDKIT_RUN: when a signal to this process aborts the command, it gets the same signal, and ten seconds to end
+   * by itself. Without it, it is killed.
+   */
+  readonly mark?: string | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Do not keep the output in memory: `onOutput` gets it. */
   readonly discard?: boolean | undefined;
@@ -40,6 +45,9 @@ export interface ExecResult {
   readonly stderr: string;
 }
 
+const SIGNAL_PATIENCE_MS = 10_000;
+/** Variable in the environment of a command that signals are for. */
+const MARK = 'BUILDKIT_RUN';
 const MAX_KEPT = 64 * 1024 * 1024;
 
 /** A logged-in connection. */
@@ -97,7 +105,8 @@ export class Ssh implements Disposable {
    * @throws ToolError `guest-timeout`, `guest-gone`
    */
   async exec(argv: readonly string[], options: ExecOptions = {}): Promise<ExecResult> {
-    const command = shellQuote(argv);
+    const { mark } = options;
+    const command = shellQuote(mark === undefined ? argv : ['env', `${MARK}=${mark}`, ...argv]);
     const output = { stdout: [] as Buffer[], stderr: [] as Buffer[] };
     let kept = 0;
     const take = (stream: 'stdout' | 'stderr') => (chunk: Buffer) => {
@@ -144,7 +153,15 @@ export class Ssh implements Disposable {
         options.timeoutMs === undefined
           ? undefined
           : setTimeout(() => stop(timeoutError(command, options.timeoutMs!)), options.timeoutMs);
-      const abort = () => stop(options.signal?.reason);
+      const abort = () => {
+        const { reason } = options.signal ?? {};
+        const name = reason instanceof InterruptedError ? signalName(reason.exitCode - 128) : undefined;
+        if (name === undefined || options.mark === undefined) return stop(reason);
+        // the command gets the signal too, and a while to end as it wants to
+        this.#pass(name, options.mark);
+        const patience = setTimeout(() => stop(reason), SIGNAL_PATIENCE_MS);
+        channel.once('close', () => clearTimeout(patience));
+      };
       const gone = () => stop(goneError(command));
       const done = () => {
         clearTimeout(timer);
@@ -169,9 +186,22 @@ export class Ssh implements Disposable {
     });
   }
 
+  /** sshd passes no signals to programs of root (session.c, session_signal_req): a second command finds the marked one. */
+  #pass(signal: string, mark: string | undefined): void {
+    if (mark === undefined) return;
+    const find = `for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/environ | grep -qx ${MARK}=${mark} && kill -${signal} \${p#/proc/}; done`;
+    this.#client.exec(`(${find}) 2>/dev/null`, (_error, channel) => channel?.resume());
+  }
+
   [Symbol.dispose](): void {
     this.#client.destroy();
   }
+}
+
+/** `INT`, as RFC 4254 6.9 names it. */
+function signalName(number: number): string | undefined {
+  const found = Object.entries(constants.signals).find(([, value]) => value === number);
+  return found?.[0].replace(/^SIG/, '');
 }
 
 function feed(channel: ClientChannel, stdin: ExecOptions['stdin']): void {

@@ -6,7 +6,7 @@
 import { createReadStream, createWriteStream } from 'node:fs';
 import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { PassThrough } from 'node:stream';
+import { PassThrough, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { Context } from '../core/context.ts';
 import { errnoOf, ToolError, UserError } from '../core/errors.ts';
@@ -17,11 +17,13 @@ import { type AccelChoice, chooseAccel, forgetAccel, type WantedAccel } from './
 import { type Base, findBase, listBases, verifyBase } from './base.ts';
 import { ConsoleWatch } from './console.ts';
 import { giveFirstFiles } from './first-files.ts';
+import { doFirstWork } from './first-work.ts';
 import { FAST_PARAMETERS, type GuestNet, type GuestSettings, oemString } from './guest.ts';
 import { dropStaleFrozen, type Frozen, findFrozen, freeze, freshEntropy, keyOf, tellAgent, thaw } from './instant.ts';
 import { resumeScript } from './instant-plan.ts';
-import { readKey, type SshKey, userKey } from './key.ts';
+import { foreignKey, readKey, type SshKey, userKey } from './key.ts';
 import { connectQmp, launch } from './launch.ts';
+import { type LaunchOptions, launchFromEnvironment, mergeLaunch } from './launch-options.ts';
 import {
   createMachine,
   DEFAULT_CPUS,
@@ -42,6 +44,8 @@ import {
   removeMachine,
   writeRun,
 } from './machine.ts';
+import { releaseMount } from './mount.ts';
+import { refuseMounted } from './mount-state.ts';
 import { collectNetworks, joinNetwork, leaveNetwork, type NetworkSeat } from './net.ts';
 import type { NetworkSpec } from './net-spec.ts';
 import { freePort } from './port.ts';
@@ -61,22 +65,16 @@ import { seedImage } from './seed.ts';
 import { type ExecOptions, type ExecResult, Ssh, type SshTarget } from './ssh.ts';
 import { DEFAULT_LIMITS, type WaitLimits, waitForLogin, waitUntilReady } from './wait.ts';
 
-export interface StartOptions {
+export interface StartOptions extends LaunchOptions {
   readonly limits?: Partial<WaitLimits> | undefined;
   /** Instead of what the machine was created with. */
   readonly memory?: string | undefined;
   readonly cpus?: number | undefined;
   readonly accel?: WantedAccel | undefined;
-  /** Ports of this machine to lead into the guest; ssh has one anyhow. */
-  readonly forwards?: readonly Forward[] | undefined;
-  /** Writes go to a temporary file and vanish at the end. */
-  readonly snapshot?: boolean | undefined;
+  /** Waited for on the console, once the machine is ready. */
+  readonly waitMessage?: string | undefined;
   /** Instead of QEMU's user network: a bridge of this machine (see net.ts). The machine needs a number. */
   readonly network?: NetworkChoice | undefined;
-  /** Added to QEMU's command line as they are. */
-  readonly qemuOptions?: readonly string[] | undefined;
-  /** Added to the kernel's command line. */
-  readonly kernelParameters?: readonly string[] | undefined;
 }
 
 export interface NetworkChoice {
@@ -99,6 +97,7 @@ const LOOPBACK = '127.0.0.1';
 const FRESH = 'fresh';
 const AGENT_LIMIT_MS = 60_000;
 const PORT_TRIES = 8;
+const MESSAGE_LIMIT_MS = 300_000;
 
 interface VmParts {
   readonly context: Context;
@@ -173,23 +172,45 @@ export class Vm implements AsyncDisposable {
     });
     const target = remote.endsWith('/') ? remote + basename(local) : remote;
     const mode = (facts.mode & 0o7777).toString(8);
-    await this.must(['sh', '-c', WRITE_SCRIPT, 'sh', target, mode], { stdin: createReadStream(local) });
+    const count = this.#counter(basename(local), facts.size);
+    const counted = new Transform({
+      transform(chunk: Buffer, _encoding, done) {
+        count(chunk);
+        done(null, chunk);
+      },
+    });
+    const read = pipeline(createReadStream(local), counted);
+    await Promise.all([this.must(['sh', '-c', WRITE_SCRIPT, 'sh', target, mode], { stdin: counted }), read]);
   }
 
   /** Copies a file out of the guest, with its mode. @throws ToolError `guest-command-failed` */
   async get(remote: string, local: string): Promise<void> {
-    const { stdout } = await this.must(['stat', '-L', '-c', '%a', '--', remote]);
+    const { stdout } = await this.must(['stat', '-L', '-c', '%a %s', '--', remote]);
+    const [mode = '', size] = stdout.trim().split(' ');
     const target = local.endsWith('/') ? local + basename(remote) : local;
     await mkdir(dirname(target), { recursive: true });
     const aside = `${target}.${process.pid}.tmp`;
     const through = new PassThrough();
-    const written = pipeline(through, createWriteStream(aside, { mode: Number.parseInt(stdout, 8) }));
+    const written = pipeline(through, createWriteStream(aside, { mode: Number.parseInt(mode, 8) }));
+    const count = this.#counter(basename(remote), Number(size));
     const copied = this.must(['cat', '--', remote], {
       discard: true,
-      onOutput: (chunk, stream) => void (stream === 'stdout' && through.write(chunk)),
+      onOutput: (chunk, stream) => {
+        if (stream !== 'stdout') return;
+        count(chunk);
+        through.write(chunk);
+      },
     }).finally(() => through.end());
     await Promise.all([copied, written]);
     await rename(aside, target);
+  }
+
+  #counter(label: string, total: number): (chunk: Uint8Array) => void {
+    let done = 0;
+    return (chunk) => {
+      done += chunk.length;
+      this.#parts.context.log.progress(label, done, total);
+    };
   }
 
   /** Leaves the machine; a throw-away one is destroyed. */
@@ -207,14 +228,15 @@ const WRITE_SCRIPT =
  * value, and with this process whatever ends it.
  * @throws UserError `base-unknown`, `vm-exists`; ToolError `vm-not-ready`, `vm-lost`
  */
-export async function startVm(context: Context, spec: VmSpec): Promise<Vm> {
+export async function startVm(context: Context, given: VmSpec): Promise<Vm> {
   await collectGarbage(context);
+  const spec = mergeLaunch<VmSpec>(launchFromEnvironment(context.env), given);
   const id = identify(spec.name ?? `tmp-${Math.random().toString(36).slice(2, 10)}`);
   const frozen = spec.instant ? await frozenFor(context, spec) : undefined;
   const record = await createMachine(context, id, spec, process.pid, frozen);
   if (frozen) await markFresh(context, record);
   try {
-    return await bringUp(context, record, spec, false);
+    return await withWork(context, await bringUp(context, record, spec, false), spec);
   } catch (error) {
     const console = join(machineDir(context, record.name), MACHINE_FILES.console);
     const kept = await keepConsole(context, console, record.name);
@@ -270,6 +292,11 @@ async function frozenFor(context: Context, spec: VmSpec): Promise<Frozen | undef
 }
 
 function whyColdBoot(base: Base, spec: VmSpec): string | undefined {
+  const { diskInterface = 'virtio', vnc, graphics, shares, netdevs } = spec;
+  if (diskInterface !== 'virtio' || vnc !== undefined || graphics || shares?.length || netdevs?.length)
+    return 'it has other devices';
+  if (spec.raw) return 'its disk is raw';
+  if (spec.ssh?.user !== undefined) return 'it has a user of its own';
   if (base.bootsItself) return 'the base has a boot loader of its own';
   if (base.architecture !== 'amd64') return `not on ${base.architecture}`;
   if (spec.network !== undefined) return 'a machine on a bridge needs a card of its own';
@@ -338,7 +365,40 @@ export async function bootVm(context: Context, name: string, options: StartOptio
       hint: `enter it: buildkit vm ssh ${record.name}`,
     });
   }
-  return bringUp(context, record, options, true);
+  await refuseMounted(record.name, machineDir(context, record.name));
+  const launch = mergeLaunch<StartOptions>(launchFromEnvironment(context.env), record.launch ?? {}, options);
+  return await withWork(context, await bringUp(context, record, launch, true), launch);
+}
+
+/** A machine of the list goes on running when its work fails: one may look what is wrong. */
+async function withWork(context: Context, vm: Vm, options: StartOptions): Promise<Vm> {
+  try {
+    if (options.waitMessage !== undefined) await waitForMessage(context, vm, options.waitMessage);
+    await doFirstWork(context, vm, options);
+    return vm;
+  } catch (error) {
+    await vm[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** @throws ToolError `vm-not-ready` */
+async function waitForMessage(context: Context, vm: Vm, text: string): Promise<void> {
+  using console = new ConsoleWatch(vm.consoleLog).start();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  console.onChange((all) => all.includes(text) && resolve());
+  const limit = setTimeout(() => {
+    const message = `machine '${vm.name}' did not say '${text}' within ${formatDuration(MESSAGE_LIMIT_MS)}`;
+    reject(new ToolError('vm-not-ready', message, { command: 'console', logFile: vm.consoleLog }));
+  }, MESSAGE_LIMIT_MS);
+  const stop = () => reject(context.signal.reason as Error);
+  context.signal.addEventListener('abort', stop, { once: true });
+  try {
+    await promise;
+  } finally {
+    clearTimeout(limit);
+    context.signal.removeEventListener('abort', stop);
+  }
 }
 
 /** The command line of ssh(1) for a machine that runs; `command` is for the guest's shell. @throws UserError `vm-not-running` */
@@ -385,20 +445,26 @@ async function sshTarget(
       hint: `start it: buildkit vm start ${record.name}`,
     });
   }
-  const key = await userKey(context);
+  const key = await keyOfSsh(context, running.ssh);
   const { sshHost = LOOPBACK, sshPort, accel } = running;
-  const target = await makeTarget(context, record, { host: sshHost, port: sshPort }, key.privateKey);
+  const at = { host: sshHost, port: sshPort, user: running.ssh?.user };
+  const target = await makeTarget(context, record, at, key.privateKey);
   return { target, running: { sshHost, sshPort, accel }, keyFile: key.privateKeyFile };
 }
 
 async function makeTarget(
   context: Context,
   record: MachineRecord,
-  at: { readonly host: string; readonly port: number },
+  { host, port, user = 'root' }: { readonly host: string; readonly port: number; readonly user?: string | undefined },
   privateKey: string,
 ): Promise<SshTarget> {
   const hostKey = (await readKey(join(machineDir(context, record.name), 'hostkey'))).publicKey;
-  return { ...at, user: 'root', privateKey, hostKey };
+  return { host, port, user, privateKey, hostKey };
+}
+
+/** The user's own key where one was named. */
+function keyOfSsh(context: Context, ssh: LaunchOptions['ssh']): Promise<SshKey> {
+  return ssh?.key === undefined ? userKey(context) : foreignKey(context, ssh.key);
 }
 
 async function bringUp(context: Context, record: MachineRecord, options: StartOptions, detached: boolean): Promise<Vm> {
@@ -409,17 +475,21 @@ async function bringUp(context: Context, record: MachineRecord, options: StartOp
     architecture: base.architecture,
     kernel: base.bootsItself ? undefined : base.kernel,
   });
-  const key = await userKey(context);
+  const key = await keyOfSsh(context, options.ssh);
   const hostKey = await readKey(join(dir, 'hostkey'));
+  const user = options.ssh?.user;
   const seat = await takeSeat(context, record, options);
   const nets = [seat ? await seatNet(seat) : userNet(record.mac)];
   const hosts = [`${seat?.gateway ?? USER_NET.gateway} host.buildkit`];
-  const settings = { hostname: name, authorizedKeys: [key.publicKey], nets, hosts };
+  const settings = { hostname: name, authorizedKeys: [key.publicKey], nets, hosts, user };
   await writeFile(join(dir, MACHINE_FILES.settings), oemString({ ...settings, hostKey }), {
     mode: 0o600,
   });
   if (base.bootsItself) {
-    const seed = seedImage({ ...settings, instanceId: record.uuid, hostKey }, new Date(record.created));
+    const seed = seedImage(
+      { ...settings, instanceId: record.uuid, hostKey, machineId: machineIdOf(record) },
+      new Date(record.created),
+    );
     await writeFile(join(dir, MACHINE_FILES.seed), seed, { mode: 0o600 });
   }
   await startConsoleLog(dir);
@@ -434,7 +504,7 @@ async function bringUp(context: Context, record: MachineRecord, options: StartOp
     });
     try {
       const { sshHost, sshPort } = started;
-      const target = await makeTarget(context, record, { host: sshHost, port: sshPort }, key.privateKey);
+      const target = await makeTarget(context, record, { host: sshHost, port: sshPort, user }, key.privateKey);
       using console = new ConsoleWatch(join(dir, MACHINE_FILES.console)).start();
       await using qmp = await connectQmp(join(dir, MACHINE_FILES.qmpSocket), started.qemu, 20_000, context.signal);
       const patient = { name, command: started.command, console, qmp, target, tellsReady: !base.bootsItself };
@@ -471,7 +541,7 @@ async function goOn(
   await thaw(qmp, dir, frozen);
   const script = resumeScript({
     ...self,
-    machineId: self.record.uuid.replaceAll('-', ''),
+    machineId: machineIdOf(self.record),
     hostKey: self.hostKey.privateKey,
     hostPublicKey: self.hostKey.publicKey,
     timeMs: context.now().getTime(),
@@ -561,8 +631,9 @@ async function startQemu(
   const dir = machineDir(context, record.name);
   const program = qemuProgram(record.architecture);
   for (let tries = 1; ; tries += 1) {
-    const [sshHost, sshPort] = seat ? [seat.address, SSH_GUEST_PORT] : [LOOPBACK, await freePort()];
-    const ssh: Forward = { protocol: 'tcp', address: LOOPBACK, hostPort: sshPort, guestPort: SSH_GUEST_PORT };
+    const { port: wantedPort, host: wantedHost = LOOPBACK } = options.ssh ?? {};
+    const [sshHost, sshPort] = seat ? [seat.address, SSH_GUEST_PORT] : [wantedHost, wantedPort ?? (await freePort())];
+    const ssh: Forward = { protocol: 'tcp', address: sshHost, hostPort: sshPort, guestPort: SSH_GUEST_PORT };
     const args = qemuArgs({
       name: record.name,
       folder: dir,
@@ -575,10 +646,18 @@ async function startQemu(
       nets: [
         seat
           ? { kind: 'tap', mac: seat.mac, tap: seat.tap }
-          : { kind: 'user', mac: frozen?.mac ?? record.mac, forwards: [ssh, ...(options.forwards ?? [])] },
+          : {
+              kind: 'user',
+              mac: frozen?.mac ?? record.mac,
+              forwards: [ssh, ...(options.forwards ?? [])],
+              options: options.netOptions,
+            },
       ],
+      diskFormat: record.disk,
+      diskInterface: options.diskInterface,
+      ...{ vnc: options.vnc, graphics: options.graphics, shares: options.shares, netdevs: options.netdevs },
       memory: frozen && { path: frozen.memory, shared: false, incoming: true },
-      boot: base.bootsItself ? undefined : bootOf(base, options),
+      boot: base.bootsItself ? undefined : bootOf(base, record, options),
       seeded: base.bootsItself,
       detached,
       unsafeCache: record.owner !== undefined,
@@ -586,7 +665,9 @@ async function startQemu(
       extra: options.qemuOptions ?? [],
     });
     await writeRun(context, record.name, {
-      ...(seat ? { sshHost, network: seat.network } : {}),
+      ...(seat || options.ssh?.host ? { sshHost } : {}),
+      ...(seat ? { network: seat.network } : {}),
+      ...(options.ssh ? { ssh: options.ssh } : {}),
       ...{ sshPort, accel: choice.accel, started: context.now().toISOString() },
     });
     try {
@@ -595,19 +676,45 @@ async function startQemu(
       return { qemu, sshHost, sshPort, command: shellQuote([program, ...args]) };
     } catch (error) {
       await forgetRun(context, record.name);
-      const raced = error instanceof ToolError && isPortTaken(error.stderrTail) && !options.forwards?.length;
-      if (!raced || tries === PORT_TRIES) throw error;
+      const raced = error instanceof ToolError && isPortTaken(error.stderrTail);
+      const fixed = options.forwards?.length || options.ssh?.port !== undefined || options.netOptions;
+      if (!raced || fixed || tries === PORT_TRIES) throw raced ? portTaken(error) : error;
     }
   }
 }
 
-function bootOf(base: Base, options: StartOptions): NonNullable<QemuPlan['boot']> {
-  return { kernel: base.kernel, initrd: base.tinyInitrd ?? base.initrd, parameters: kernelParameters(base, options) };
+function portTaken(error: ToolError): ToolError {
+  const { command, stderrTail, status, cause } = error;
+  return new ToolError('port-taken', 'a port that the machine shall have belongs to another program', {
+    ...{ command, stderrTail, status, cause },
+    hint: 'see who has it: ss -ltnp; choose another one, or none: a free one is then taken for ssh',
+  });
+}
+
+/** The tiny initrd knows virtio disks alone. */
+function bootOf(base: Base, record: MachineRecord, options: StartOptions): NonNullable<QemuPlan['boot']> {
+  const tiny = (options.diskInterface ?? 'virtio') === 'virtio' ? base.tinyInitrd : undefined;
+  // what the disk of a clone says is its source's
+  const parameters = [...kernelParameters(base, options), `systemd.machine_id=${machineIdOf(record)}`];
+  return { kernel: base.kernel, initrd: tiny ?? base.initrd, parameters };
+}
+
+function machineIdOf({ uuid }: MachineRecord): string {
+  return uuid.replaceAll('-', '');
 }
 
 function kernelParameters(base: Base, options: StartOptions): string[] {
   const fast = base.tinyInitrd === undefined ? [] : FAST_PARAMETERS;
-  return [`root=UUID=${base.rootUuid}`, 'rw', 'console=ttyS0', 'quiet', ...fast, ...(options.kernelParameters ?? [])];
+  const screen = options.graphics || options.vnc !== undefined ? ['console=tty0'] : [];
+  return [
+    `root=UUID=${base.rootUuid}`,
+    'rw',
+    ...screen,
+    'console=ttyS0',
+    'quiet',
+    ...fast,
+    ...(options.kernelParameters ?? []),
+  ];
 }
 
 /** A child that fails at once (a port in use, an unknown option) does so within this time. */
@@ -672,6 +779,7 @@ export async function destroyVm(context: Context, name: string): Promise<void> {
   const record = await readMachine(context, name);
   using _lock = await lockMachine(context, record.name);
   await killMachine(context, record);
+  await releaseMount(context, record);
   await endRun(context, record.name);
   await removeMachine(context, record.name);
 }

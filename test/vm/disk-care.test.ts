@@ -1,12 +1,15 @@
 /** The disk of a machine that does not run, with the real qemu-img on a base of a megabyte: nothing boots here. */
-import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { digestFile } from '../../src/core/files.ts';
 import { run } from '../../src/core/run.ts';
+import { cloneVm } from '../../src/vm/clone.ts';
 import { changeSnapshot, exportDisk, exportLibvirt, listSnapshots } from '../../src/vm/disk-care.ts';
-import { createVm, machineDir } from '../../src/vm/machine.ts';
+import { createVm, machineDir, readMachine, removeHalfMade } from '../../src/vm/machine.ts';
+import { mountVm, umountVm } from '../../src/vm/mount.ts';
 import { planScripts, writeScripts } from '../../src/vm/scripts.ts';
+import { bootVm, destroyVm } from '../../src/vm/vm.ts';
 import { createWorld, type World } from '../support/world.ts';
 
 const SIZE = 1 << 20;
@@ -76,6 +79,96 @@ describe('the disk of a machine', () => {
     await exportLibvirt(world.context, 'web', domain);
     expect(await readFile(domain, 'utf8')).toMatch(/<name>web<\/name>[\s\S]*<source file=".*\/web\/disk.qcow2"\/>/);
     await expect(exportLibvirt(world.context, 'web', domain)).rejects.toMatchObject({ code: 'target-exists' });
+  });
+});
+
+describe('a machine made of another one', () => {
+  it('has its disk, as it is or as it was kept, in a folder of choice; the source keeps its own', async () => {
+    await using world = await createWorld();
+    await makeMachine(world);
+    const { context } = world;
+    await fill(world, 'k');
+    await changeSnapshot(context, 'web', 'create', 'kept');
+    await fill(world, 'n');
+    const now = await cloneVm(context, 'web', '21');
+    const place = join(world.path, 'place');
+    await cloneVm(context, 'web', 'then', { snapshot: 'kept', directory: place });
+    const first = async (name: string) => {
+      const target = join(world.path, `${name}.raw`);
+      await exportDisk(context, name, 'raw', target);
+      return String.fromCharCode((await readFile(target))[0]!);
+    };
+    expect([await first('buildkit21'), await first('then'), await first('web')]).toEqual(['n', 'k', 'n']);
+    const source = await readMachine(context, 'web');
+    expect(now.uuid).not.toBe(source.uuid);
+    expect(now.mac).toBe('52:54:00:a8:64:15');
+    expect(await readdir(place)).toEqual(['then']);
+    expect(await readdir(join(place, 'then'))).not.toContain('.creating');
+    await expect(cloneVm(context, 'web', 'then')).rejects.toMatchObject({ code: 'vm-exists' });
+    await expect(cloneVm(context, 'web', 'x', { snapshot: 'no' })).rejects.toMatchObject({ code: 'snapshot-unknown' });
+    await destroyVm(context, 'then');
+    expect(await readdir(place)).toEqual([]);
+  });
+
+  it('does not take a folder that is there; what a killed creation left is removed, and nothing else', async () => {
+    await using world = await createWorld();
+    await makeMachine(world);
+    const { context } = world;
+    const place = join(world.path, 'place');
+    await mkdir(join(place, 'mine'), { recursive: true });
+    await writeFile(join(place, 'mine/precious'), 'x');
+    const options = { base: 'bookworm', directory: place };
+    await expect(createVm(context, 'mine', options)).rejects.toMatchObject({ code: 'folder-exists' });
+    const machines = join(context.stateDir, 'vm/machines');
+    await mkdir(join(place, 'half'));
+    await writeFile(join(place, 'half/.creating'), 'u-1');
+    await symlink(join(place, 'half'), join(machines, '.creating-u-1'));
+    await symlink(join(place, 'mine'), join(machines, '.creating-u-2'));
+    expect(await removeHalfMade(context)).toBe(2);
+    expect(await readdir(place)).toEqual(['mine']);
+    expect(await readFile(join(place, 'mine/precious'), 'utf8')).toBe('x');
+  });
+
+  it('with a raw disk keeps no states, and needs no base below it', async () => {
+    await using world = await createWorld();
+    await makeMachine(world);
+    const record = await createVm(world.context, 'whole', { raw: true });
+    const disk = join(machineDir(world.context, 'whole'), 'disk.raw');
+    expect(record.disk).toBe('raw');
+    expect((await readFile(disk)).equals(Buffer.alloc(SIZE, 'b'))).toBe(true);
+    await expect(changeSnapshot(world.context, 'whole', 'create', 's')).rejects.toMatchObject({ code: 'snapshot-raw' });
+  });
+});
+
+describe('a mounted disk', () => {
+  it('is a folder, read only unless asked for; the machine neither starts nor changes meanwhile', async () => {
+    await using world = await createWorld();
+    await makeMachine(world);
+    const { context } = world;
+    const disk = join(machineDir(context, 'web'), 'disk.qcow2');
+    const raw = join(world.path, 'fs.raw');
+    await mkdir(join(world.path, 'tree'));
+    await writeFile(join(world.path, 'tree/hello'), 'from the disk');
+    await run({}, 'mke2fs', ['-q', '-F', '-t', 'ext4', '-d', join(world.path, 'tree'), raw, '4M']);
+    await run({}, 'qemu-img', ['convert', '-O', 'qcow2', raw, disk]);
+    const at = join(world.path, 'mnt');
+    await using stack = new AsyncDisposableStack();
+    stack.defer(async () => void (await umountVm(context, 'web')));
+    await mountVm(context, 'web', at);
+    expect(await readFile(join(at, 'hello'), 'utf8')).toBe('from the disk');
+    await expect(writeFile(join(at, 'new'), 'x')).rejects.toMatchObject({ code: 'EROFS' });
+    await expect(bootVm(context, 'web')).rejects.toMatchObject({ code: 'vm-mounted' });
+    await expect(mountVm(context, 'web', at)).rejects.toMatchObject({ code: 'vm-mounted' });
+    await expect(cloneVm(context, 'web', 'copy')).rejects.toMatchObject({ code: 'vm-mounted' });
+    expect(await umountVm(context, 'web')).toBe(true);
+    expect(await umountVm(context, 'web')).toBe(false);
+    await mountVm(context, 'web', at, { writable: true });
+    await writeFile(join(at, 'new'), 'kept');
+    await umountVm(context, 'web');
+    await mountVm(context, 'web', at);
+    expect(await readFile(join(at, 'new'), 'utf8')).toBe('kept');
+    await umountVm(context, 'web');
+    expect((await readFile('/proc/mounts', 'utf8')).includes(world.path)).toBe(false);
   });
 });
 

@@ -58,6 +58,32 @@ describe('qemuArgs', () => {
     expect(values(args, '-drive')[0]).toContain('cache=writeback');
   });
 
+  it('has the disk, the screen, the cards and the folders that a definition asks for', () => {
+    const scsi = qemuArgs({ ...plan, diskInterface: 'scsi', diskFormat: 'raw' });
+    expect(values(scsi, '-device')).toEqual(expect.arrayContaining(['scsi-hd,bus=scsi.0,drive=disk,serial=root']));
+    expect(values(scsi, '-drive')[0]).toContain('file=/m/web/disk.raw,format=raw');
+    expect(values(qemuArgs({ ...plan, diskInterface: 'ide' }), '-device')).toContain(
+      'ide-hd,bus=ide.0,drive=disk,serial=root',
+    );
+    expect(values(qemuArgs({ ...plan, graphics: true }), '-device')).toContain('VGA');
+    const shown = qemuArgs({ ...plan, vnc: '127.0.0.1:1', netdevs: ['user,id=net9'] });
+    expect(values(shown, '-vnc')).toEqual(['127.0.0.1:1']);
+    expect(values(shown, '-device')).toEqual(expect.arrayContaining(['VGA', 'virtio-net-pci,netdev=net9,romfile=']));
+    expect(() => qemuArgs({ ...plan, netdevs: ['user'] })).toThrowError(expect.objectContaining({ code: 'netdev' }));
+    const shares = [
+      { dir: '/a,b', tag: 'ro', writable: false },
+      { dir: '/c', tag: 'rw', writable: true },
+    ];
+    const lent = qemuArgs({ ...plan, shares });
+    expect(values(lent, '-fsdev')).toEqual([
+      'local,id=share0,path=/a,,b,security_model=none,readonly=on',
+      'local,id=share1,path=/c,security_model=none',
+    ]);
+    expect(values(lent, '-device')).toContain('virtio-9p-pci,fsdev=share0,mount_tag=ro');
+    const nets = [{ ...plan.nets[0]!, options: 'hostfwd=tcp::8080-:80' }] as QemuPlan['nets'];
+    expect(values(qemuArgs({ ...plan, nets }), '-netdev')[0]).toMatch(/:22,hostfwd=tcp::8080-:80$/);
+  });
+
   it('doubles commas, which QEMU takes for the end of a value', () => {
     const args = qemuArgs({ ...plan, boot: { kernel: '/a,b/vmlinuz', initrd: 'i', parameters: [] } });
     expect(values(args, '-kernel')).toEqual(['/a,,b/vmlinuz']);
