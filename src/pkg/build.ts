@@ -62,6 +62,8 @@ export interface BuildRequest {
   readonly proxy?: string | undefined;
   /** Where sources are built; default 'auto'. */
   readonly isolation?: Isolation | undefined;
+  /** Writes a .changes and a .buildinfo beside the packages. */
+  readonly changes?: boolean | undefined;
   /** Builds in a root may reach the network; default no. */
   readonly network?: boolean | undefined;
   /** After which a build of a source is ended. */
@@ -96,6 +98,8 @@ export interface BuildResult {
   readonly packages: readonly BinaryPackage[];
   /** Names of the packages that the inputs stand for: what a test machine should install. */
   readonly asked: readonly string[];
+  /** .changes and .buildinfo files. */
+  readonly lists: readonly string[];
   /** How many were built now; the others were there, byte for byte. */
   readonly built: number;
   readonly reused: number;
@@ -146,14 +150,29 @@ export async function buildPackages(context: Context, request: BuildRequest): Pr
   const placed = await placePackages(context, made, request.outDir);
   const asked = [...jobs.filter((job) => job.why === 'asked for').map((job) => job.name), ...sources.asked];
   if (request.sbom) await writeSboms(context, built, request.outDir);
+  const lists = request.changes ? await writeLists(context, request, jobs, placed.packages, asked) : [];
   const rank = (one: BinaryPackage) => (asked.includes(one.name) ? 0 : 1);
   return {
     packages: [...placed.packages, ...sources.packages].toSorted((a, b) => rank(a) - rank(b)),
     asked,
+    lists: [...sources.files.filter((file) => /\.(changes|buildinfo)$/.test(file)), ...lists],
     built: placed.written + sources.built,
     reused: placed.kept + sources.reused,
     explained: jobs.map(({ name, version }, index) => ({ name, version, ...built[index]!.explanation })),
   };
+}
+
+async function writeLists(
+  context: Context,
+  request: BuildRequest,
+  jobs: readonly PackageJob[],
+  packages: readonly BinaryPackage[],
+  asked: readonly string[],
+): Promise<string[]> {
+  const { requestSchema, writeBuildLists } = await import('./buildinfo.ts');
+  const closure = jobs.map((job) => job.source).filter((one) => one.startsWith('pypi:'));
+  const recorded = { request: requestSchema.parse(request), closure: [...new Set(closure)].sort() };
+  return writeBuildLists(context, packages, asked, recorded, request.outDir);
 }
 
 /** What packages must say of others that have the same files. @throws ProblemsError `file-clash` */
@@ -227,6 +246,7 @@ async function prepare(context: Context, request: BuildRequest): Promise<Prepare
   const table: PlannedDependency[] = [];
   const edges: (readonly [string, string])[] = [];
   const warnings: string[] = [];
+  const others: PlannedDependency[] = [];
   await using stack = new AsyncDisposableStack();
   for (const folder of inputs.trees) jobs.push(await prepareTree(context, folder, options));
   for (const { folder, manifest } of inputs.manifests) {
@@ -238,8 +258,12 @@ async function prepare(context: Context, request: BuildRequest): Promise<Prepare
     jobs.push(...node.jobs);
     edges.push(...node.edges);
     warnings.push(...node.warnings);
+    others.push(...node.table);
   }
-  table.push(...jobs.map(({ name, version, why }): PlannedDependency => ({ name, version, decision: 'build', why })));
+  table.push(
+    ...jobs.map(({ name, version, why }): PlannedDependency => ({ name, version, decision: 'build', why })),
+    ...others,
+  );
   if (inputs.python !== undefined) {
     const python = await preparePython(context, inputs.python, options);
     jobs.push(...python.jobs);

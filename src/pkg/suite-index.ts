@@ -17,6 +17,8 @@ export interface SuitePackage {
   readonly version: string;
   /** Names in Depends and Pre-Depends, without versions. */
   readonly depends: readonly string[];
+  /** Of packages of Node.js. */
+  readonly architecture?: string;
   /** Versioned Provides, of packages of Node.js. */
   readonly provides?: readonly (readonly [name: string, version: string])[];
   /** No system is without it. */
@@ -82,7 +84,9 @@ async function languagePackages(source: AsyncIterable<Uint8Array>): Promise<Suit
       name,
       version: field('Version'),
       depends: [...new Set(depends)],
-      ...(name.startsWith('node') ? { provides: providesOf(field('Provides')) } : {}),
+      ...(name.startsWith('node')
+        ? { provides: providesOf(field('Provides')), architecture: field('Architecture') }
+        : {}),
       ...(essential ? { essential } : {}),
     });
   }
@@ -95,7 +99,7 @@ function providesOf(text: string): [name: string, version: string][] {
 }
 
 async function once(context: Context, identity: unknown, make: () => Promise<SuitePackage[]>): Promise<SuiteIndex> {
-  const key = keyOf(['suite-index-2', identity]);
+  const key = keyOf(['suite-index-3', identity]);
   let packages = (await cachedValue(context, 'suites', key)) as SuitePackage[] | undefined;
   if (packages === undefined) {
     packages = await context.log.step('Read what the suite has', make);

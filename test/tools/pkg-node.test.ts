@@ -45,6 +45,7 @@ async function buildAll(): Promise<void> {
     request(['npm:cowsay@1.6.0'], 'cowsay-packages', packages),
     request(['npm:serve@14.2.7'], 'serve'),
     request(['npm:serve@14.2.7'], 'serve-packages', packages),
+    request(['npm:cowsay@1.6.0'], 'cowsay-auto', { policy: { deps: 'auto', npm: 'packages' } }),
     request(['npm:esbuild@0.28.2'], 'esbuild'),
     request(['./hello-node'], 'service'),
   ];
@@ -105,6 +106,28 @@ describe('real npm packages', () => {
     const args = ['--allow-root', '--fail-on', 'none', '--tag-display-limit', '0', ...files];
     const { stdout } = await run({}, 'lintian', args, { timeoutMs: 170_000 });
     expect(stdout.split('\n').filter((line) => line.startsWith('E:'))).toEqual([]);
+  });
+
+  it('cowsay with deps: auto: what bookworm has comes from there, the rest from us', async () => {
+    const names = built('cowsay-auto').map((one) => one.name);
+    expect(names).toContainEqual(expect.stringMatching(/^node-yargs-15/));
+    expect(names.filter((name) => /^node-get-stdin/.test(name))).toEqual([]);
+    expect(names.length).toBeLessThan(built('cowsay-packages').length);
+    const before = await root.snapshot();
+    const files = await root.bring(built('cowsay-auto').map((one) => one.path));
+    const installed = async () =>
+      (await root.sh('dpkg --get-selections')).stdout.split('\n').map((line) => line.split(/[\s:]/)[0]!);
+    const packagesBefore = await installed();
+    await root.sh(`apt-get update -qq && apt-get install -y -qq --no-install-recommends ${files.join(' ')}`);
+    const after = await installed();
+    expect(after).toContain('node-get-stdin');
+    expect((await root.sh('cowsay moo')).stdout).toContain('< moo >');
+    await root.sh(
+      `dpkg -P ${after.filter((name) => !packagesBefore.includes(name)).join(' ')}; rm -rf /var/lib/apt/lists/*`,
+    );
+    expect(
+      (await root.snapshot()).filter((path) => !before.includes(path) && !path.startsWith('/var/lib/apt/')),
+    ).toEqual([]);
   });
 
   it('semver: its program, and the module where Debian has it', async () => {

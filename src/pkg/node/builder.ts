@@ -5,7 +5,7 @@
  */
 import { createReadStream } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Context } from '../../core/context.ts';
 import { ToolError, UserError } from '../../core/errors.ts';
 import { printable } from '../../core/log.ts';
@@ -15,9 +15,10 @@ import { formatRelations, parseRelations } from '../../deb/relation.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
 import { keyOf, workFolder } from '../cache.ts';
 import { keyed } from '../explain.ts';
-import type { BuildPolicy, Made, PackageJob } from '../job.ts';
+import type { BuildPolicy, Made, PackageJob, PlannedDependency } from '../job.ts';
 import { readService, type ServiceFiles } from '../python/service.ts';
 import { type Component, packageUrl } from '../sbom.ts';
+import { readSuiteIndex } from '../suite-index.ts';
 import { type NodeModule, packProject, type ResolvedTree, resolveTree, type TreeRequest } from './arborist.ts';
 import { readCopyright } from './copyright.ts';
 import { packageFiles } from './files.ts';
@@ -32,12 +33,14 @@ import {
   publicModule,
   storedName,
   storeHome,
+  suiteEntries,
 } from './layout.ts';
 import { authorOf, homepageOf, licenceOf, programsOf, textOf } from './manifest.ts';
 import { debianNodeName } from './names.ts';
 import { readNpmOptions } from './npmrc.ts';
 import { type NodePackage, nodePackage } from './package.ts';
 import { type NodeMode, type NodePlan, type PlannedNode, planNodePackages } from './plan.ts';
+import { decideNode, type NodeDecisions } from './policy.ts';
 import { copyProject, digestTree, NO_DATE, type NodeProject, readNodeProject, restoreProject } from './project.ts';
 import { rememberNode } from './remembered.ts';
 import { inspectTarball } from './tarball.ts';
@@ -59,7 +62,9 @@ export interface NodeBuildOptions {
   readonly allowScripts: readonly string[];
   readonly sourceDateEpoch: number | undefined;
   /** Debian names by npm name, for what is asked for; further relations by Debian name. */
-  readonly policy?: Pick<BuildPolicy, 'rename' | 'depends'> | undefined;
+  readonly policy?: BuildPolicy | undefined;
+  /** An apt proxy, to read what the suite has. */
+  readonly proxy?: string | undefined;
   /** Asks the registry again, also when it was asked minutes ago. */
   readonly refresh?: boolean | undefined;
   /** Asked once the author is known. */
@@ -72,6 +77,8 @@ export interface NodeBuild extends AsyncDisposable {
   /** Which of the jobs needs which. */
   readonly edges: readonly (readonly [from: string, to: string])[];
   readonly warnings: readonly string[];
+  /** What is left to the suite, kept from it, or left out. */
+  readonly table: readonly PlannedDependency[];
   /** Of what was asked for, 'Name <mail>'. */
   readonly author: string | undefined;
   readonly maintainer: string;
@@ -152,10 +159,13 @@ async function plan(context: Context, prepared: Prepared): Promise<Omit<NodeBuil
   const root = tree.modules[0]!;
   const asked = project?.name ?? root.edges[0]?.name;
   if (asked === undefined) throw new UserError('npm-input', `'${request.add[0]}' holds no npm package`);
+  const decisions = await decideAll(context, options, tree.modules, project === undefined ? asked : '');
   const nodePlan = withPolicy(
     options.policy?.depends,
-    planNodePackages(tree.modules, {
+    planNodePackages(decisions.kept, {
       mode: options.mode,
+      present: decisions.present,
+      rename: options.policy?.rename,
       appName: options.policy?.rename?.[asked] ?? project?.debianName ?? debianNodeName(asked),
       isProject: project !== undefined,
       asked,
@@ -208,7 +218,28 @@ async function plan(context: Context, prepared: Prepared): Promise<Omit<NodeBuil
   const edges = nodePlan.packages.flatMap((one) =>
     [...one.links.values()].map((key) => [one.debianName, nameOf.get(key)!] as const),
   );
-  return { jobs, edges, warnings: nodePlan.warnings, author, maintainer };
+  return { jobs, edges, warnings: nodePlan.warnings, table: decisions.table, author, maintainer };
+}
+
+/** @throws UserError `not-in-suite` */
+async function decideAll(
+  context: Context,
+  options: NodeBuildOptions,
+  modules: readonly NodeModule[],
+  asked: string,
+): Promise<NodeDecisions> {
+  const { deps: mode = 'packages', mirror, ...policy } = options.policy ?? {};
+  const isPlain = (mode === 'packages' || mode === 'bundle') && !policy.present?.length && !policy.drop?.length;
+  if (isPlain) return { kept: modules, present: new Map(), table: [], problems: [] };
+  const { architecture, proxy, suite } = options;
+  const wantsSuite = mode === 'auto' || mode === 'distro' || Boolean(policy.present?.length);
+  const index = wantsSuite ? await readSuiteIndex(context, suite.codename, architecture, { mirror, proxy }) : new Map();
+  const decisions = decideNode({ modules, asked, mode, policy, suite: index, architecture });
+  if (decisions.problems.length === 0) return decisions;
+  const lines = decisions.problems.map((line) => `  ${line}`).join('\n');
+  throw new UserError('not-in-suite', `${suite.codename} does not have all that is needed:\n${lines}`, {
+    hint: "carry what is missing (deps: auto), or name it under 'build' or 'vendor'",
+  });
 }
 
 function componentOf({ name, version, manifest, integrity }: NodeModule): Component {
@@ -270,6 +301,7 @@ function jobKey(
     version: planned.version,
     depends: formatRelations(planned.depends),
     links: [...planned.links],
+    'links to the suite': [...planned.suiteLinks],
     modules: digests,
     'allowed scripts': own.allowed,
     'the source': own.digest ?? null,
@@ -377,7 +409,11 @@ async function compose(
     return below === '' ? inner : `${inner}/${below}`;
   };
   const linkFolder = planned.storeKey === undefined ? `${home}/node_modules` : home;
-  const placed = [...moduleEntries(filled, place), ...moduleLinks(linkFolder, planned.links, homeOf)];
+  const placed = [
+    ...moduleEntries(filled, place),
+    ...moduleLinks(linkFolder, planned.links, homeOf),
+    ...suiteEntries(planned.kind === 'store' ? dirname(home) : home, planned.suiteLinks),
+  ];
   if (planned.kind === 'bundle') placed.push(...innerPrograms(filled, home));
   if (planned.kind !== 'store') {
     const subject = contents.filled.get(planned.subject.location) ?? (await fill(planned.subject, prepared, new Set()));

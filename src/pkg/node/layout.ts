@@ -65,6 +65,11 @@ export function moduleLinks(
   return [...links].map(([name, key]) => symlink(`${folder}/${name}`, `${homeOf(key)}/${storedName(key)}`));
 }
 
+/** Links below `home` to modules of the suite. */
+export function suiteEntries(home: string, links: ReadonlyMap<string, string>): DebEntry[] {
+  return [...links].map(([below, path]) => symlink(`${home}/${below}`, path));
+}
+
 /** '@scope+name@1' -> '@scope/name': what a package is called in its own place of the store. */
 export function storedName(storeKey: string): string {
   return storeKey.slice(0, storeKey.indexOf('@', 1)).replaceAll('+', '/');

@@ -16,6 +16,7 @@ import {
 import type { NodeEdge, NodeModule } from './arborist.ts';
 import { asTable, programsOf, textOf } from './manifest.ts';
 import { debianLineName, versionLine } from './names.ts';
+import { type PresentModule, relationsOnPresent } from './policy.ts';
 
 export type NodeMode = 'bundle' | 'packages';
 
@@ -32,6 +33,10 @@ export interface NodePlanOptions {
   /** Of the target: '18.20.4'. */
   readonly nodeVersion: string;
   readonly suite: string;
+  /** Modules that are left to the suite, by location. */
+  readonly present?: ReadonlyMap<string, PresentModule> | undefined;
+  /** npm name to Debian name, without its line. */
+  readonly rename?: Readonly<Record<string, string>> | undefined;
 }
 
 export interface PlannedNode {
@@ -47,6 +52,8 @@ export interface PlannedNode {
   readonly storeKey: string | undefined;
   /** Names to store keys: the links that stand in its node_modules. */
   readonly links: ReadonlyMap<string, string>;
+  /** Links to modules of the suite: 'node_modules/x' below the package's home, or below its place in the store, to a path. */
+  readonly suiteLinks: ReadonlyMap<string, string>;
   /** The Node.js that it carries and is run by. */
   readonly runtime?: NodeModule | undefined;
   /** On the other packages of the plan, and on nodejs. */
@@ -82,8 +89,12 @@ export function planNodePackages(modules: readonly NodeModule[], options: NodePl
       modules: held,
       storeKey: undefined,
       links: new Map(),
+      suiteLinks: new Map([...(options.present ?? [])].map(([location, one]) => [location, one.path])),
       runtime: runtime && held.includes(runtime) ? runtime : undefined,
-      depends: runtime === undefined ? nodeRelations(held, options, warnings) : runtimeRelations(options, runtime),
+      depends: simplifyRelations([
+        ...suiteRelations(held, options),
+        ...(runtime === undefined ? nodeRelations(held, options, warnings) : runtimeRelations(options, runtime)),
+      ]),
       why: 'asked for',
     };
     return { packages: [app], warnings: [...warnings] };
@@ -91,6 +102,7 @@ export function planNodePackages(modules: readonly NodeModule[], options: NodePl
   const store = buildStore(
     modules.filter((one) => one.location !== ''),
     warnings,
+    options.rename ?? {},
   );
   const owned = options.isProject ? ownedBy(root, modules) : [];
   const links = linksOf(options.isProject ? owned : [root], store);
@@ -102,7 +114,9 @@ export function planNodePackages(modules: readonly NodeModule[], options: NodePl
     modules: owned,
     storeKey: undefined,
     links,
+    suiteLinks: suiteLinksOf(owned, options),
     depends: [
+      ...suiteRelations(owned, options),
       ...relationsOn(
         options.isProject ? owned : [root],
         store,
@@ -132,7 +146,9 @@ export function planNodePackages(modules: readonly NodeModule[], options: NodePl
       modules: members,
       storeKey: group.key,
       links: groupLinks,
+      suiteLinks: suiteLinksOf(members, options),
       depends: simplifyRelations([
+        ...suiteRelations(members, options),
         ...relationsOn(members, store, warnings).filter((alternatives) => alternatives[0]?.name !== group.debianName),
         ...nodeRelations(members, options, warnings),
       ]),
@@ -180,7 +196,11 @@ interface Store {
 }
 
 /** One package for each line; the newest version of it in the tree. */
-function buildStore(modules: readonly NodeModule[], warnings: Set<string>): Store {
+function buildStore(
+  modules: readonly NodeModule[],
+  warnings: Set<string>,
+  rename: Readonly<Record<string, string>>,
+): Store {
   const wantedAs = new Map<string, string[]>();
   for (const edge of modules.flatMap((one) => one.edges)) {
     if (edge.to !== undefined) wantedAs.set(edge.to, [...(wantedAs.get(edge.to) ?? []), edge.spec]);
@@ -199,7 +219,7 @@ function buildStore(modules: readonly NodeModule[], warnings: Set<string>): Stor
     const module = members.reduce((best, one) => (compareSemver(one.version, best.version) > 0 ? one : best));
     const name = realName(module);
     const key = id.replaceAll('/', '+');
-    groups.set(key, { key, name, debianName: uniqueName(name, line, taken), module });
+    groups.set(key, { key, name, debianName: uniqueName(name, line, taken, rename), module });
     for (const one of members) keyOf.set(one.location, key);
   }
   warnOfContexts(modules, keyOf, warnings);
@@ -241,7 +261,13 @@ function warnOfContexts(
 }
 
 /** Of two npm names that are one in Debian ('@a/b' and 'a-b') the second gets a `+`. */
-function uniqueName(name: string, line: string, taken: Map<string, string>): string {
+function uniqueName(
+  name: string,
+  line: string,
+  taken: Map<string, string>,
+  rename: Readonly<Record<string, string>>,
+): string {
+  if (Object.hasOwn(rename, name)) return `${rename[name]}-${line.toLowerCase()}`;
   const plain = debianLineName(name, line);
   const other = taken.get(plain);
   const mine =
@@ -299,6 +325,25 @@ function relationsOn(
     );
   });
   return simplifyRelations(sortGroups(groups));
+}
+
+/** Edges of packages to what the suite has, in order. */
+function presentEdges(members: readonly NodeModule[], { present }: NodePlanOptions): [NodeEdge, PresentModule][] {
+  return members.flatMap((one) =>
+    one.edges.flatMap((edge): [NodeEdge, PresentModule][] => {
+      const there = edge.to === undefined ? undefined : present?.get(edge.to);
+      return there === undefined ? [] : [[edge, there]];
+    }),
+  );
+}
+
+function suiteRelations(members: readonly NodeModule[], options: NodePlanOptions): RelationGroup[] {
+  const groups = presentEdges(members, options).flatMap(([edge, there]) => relationsOnPresent(there, edge.spec));
+  return simplifyRelations(sortGroups(groups));
+}
+
+function suiteLinksOf(members: readonly NodeModule[], options: NodePlanOptions): Map<string, string> {
+  return new Map(presentEdges(members, options).map(([edge, there]) => [`node_modules/${edge.name}`, there.path]));
 }
 
 function relationsOfSpec(debianName: string, spec: string, version: string, warnings: Set<string>): RelationGroup[] {

@@ -21,6 +21,7 @@ interface Kept {
   readonly maintainer: string;
   readonly jobs: readonly (Omit<PackageJob, 'make'> & { readonly key: string })[];
   readonly warnings: readonly string[];
+  readonly table: NodeBuild['table'];
   readonly edges: NodeBuild['edges'];
 }
 
@@ -39,8 +40,8 @@ export async function rememberNode(
   const build = await prepare();
   const jobs = build.jobs.flatMap(({ make: __, key, ...job }) => (key === undefined ? [] : [{ ...job, key }]));
   if (jobs.length === build.jobs.length) {
-    const { warnings, edges, author } = build;
-    const value = { at: context.now().getTime(), author, maintainer: build.maintainer, jobs, warnings, edges };
+    const { warnings, edges, author, table } = build;
+    const value = { at: context.now().getTime(), author, maintainer: build.maintainer, jobs, warnings, edges, table };
     await keepValue(context, 'npm-plans', question, value satisfies Kept);
   }
   return build;
@@ -54,7 +55,10 @@ async function contentOf(input: NodeInput): Promise<string | undefined> {
 async function isGood(context: Context, kept: Kept, input: NodeInput, options: NodeBuildOptions): Promise<boolean> {
   if ((await options.maintainer(kept.author)) !== kept.maintainer) return false;
   const age = context.now().getTime() - kept.at;
-  return (age >= 0 && age < FRESH_MS) || (input.kind === 'project' && (await hasLock(input.folder)));
+  if (age >= 0 && age < FRESH_MS) return true;
+  const { deps, present } = options.policy ?? {};
+  const asksSuite = deps === 'auto' || deps === 'distro' || Boolean(present?.length);
+  return !asksSuite && input.kind === 'project' && (await hasLock(input.folder));
 }
 
 async function hasLock(folder: string): Promise<boolean> {
