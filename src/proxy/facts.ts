@@ -127,6 +127,7 @@ export function openFacts(dir: string): Facts {
  * Reads an index object and keeps what it names.
  * @param indexPath as the Release file names it; its suffix tells the compression
  * @param folder what names in a diff Index are relative to, from the archive's base
+ * @param most bytes that it may unpack to
  * @throws UserError `index-hostile` beyond the limits, `deb-broken` when it does not unpack
  */
 export async function harvest(
@@ -135,6 +136,7 @@ export async function harvest(
   object: { readonly path: string; readonly sha256: string },
   indexPath: string,
   folder: string,
+  most = MAX_UNPACKED,
 ): Promise<number> {
   const form = namesFiles(indexPath);
   if (form === undefined || facts.has(object.sha256)) return 0;
@@ -153,7 +155,7 @@ export async function harvest(
   let total = 0;
   for await (const chunk of unpacked) {
     total += chunk.length;
-    if (total > MAX_UNPACKED || rest.length > MAX_LINE || reader.records.length > MAX_RECORDS) throw hostile(indexPath);
+    if (total > most || rest.length > MAX_LINE || reader.records.length > MAX_RECORDS) throw hostile(indexPath);
     const text = rest + Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength).toString('latin1');
     const end = text.lastIndexOf('\n');
     for (let from = 0; from <= end; ) {

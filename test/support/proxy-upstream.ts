@@ -30,6 +30,8 @@ export interface Fault {
   readonly before?: () => void;
   /** Never answers. */
   readonly hang?: boolean;
+  /** Answers ranges of whatever is there now, If-Range or not. */
+  readonly ignoresIfRange?: boolean;
   /** Ignores Range. */
   readonly noRanges?: boolean;
 }
@@ -101,7 +103,8 @@ export async function startUpstream(port = 0): Promise<FakeUpstream> {
     let bytes = Buffer.from(file.bytes);
     if (fault?.flip !== undefined) bytes[fault.flip]! ^= 0xff;
     const ifRange = headers['if-range'];
-    const rangeHolds = ifRange === undefined || ifRange === file.etag || ifRange === file.lastModified;
+    const rangeHolds =
+      fault?.ignoresIfRange === true || ifRange === undefined || ifRange === file.etag || ifRange === file.lastModified;
     const match = fault?.noRanges || !rangeHolds ? null : /^bytes=(\d+)-$/.exec(headers.range ?? '');
     let status = 200;
     if (match) {

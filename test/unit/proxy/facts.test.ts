@@ -14,7 +14,7 @@ async function read(indexPath: string, content: Buffer, folder = '') {
   return {
     facts,
     index: object.sha256,
-    count: () => harvest(world.context, facts, object, indexPath, folder),
+    count: (most?: number) => harvest(world.context, facts, object, indexPath, folder, most),
     async [Symbol.asyncDispose]() {
       facts[Symbol.dispose]();
       await world[Symbol.asyncDispose]();
@@ -72,5 +72,14 @@ describe('what indexes say of files', () => {
     expect(line.facts.has(line.index)).toBe(false);
     await using cut = await read('Packages.gz', gzipSync('Package: x\n').subarray(0, 15));
     await expect(cut.count()).rejects.toMatchObject({ code: 'deb-broken' });
+  });
+
+  it('ends at an index that unpacks to too much, long before it is all there', async () => {
+    const line = Buffer.from(`Description: ${'x'.repeat(1000)}\n`);
+    const text = Buffer.concat(Array.from({ length: 40_000 }, () => line)); // 40 MB from 40 kB
+    await using index = await read('main/binary-amd64/Packages.gz', gzipSync(text));
+    await expect(index.count(5_000_000)).rejects.toThrow('unpacks to more than an index can be');
+    expect(index.facts.has(index.index)).toBe(false);
+    expect(await index.count(text.length)).toBe(0);
   });
 });

@@ -3,7 +3,7 @@ import { chmodSync, rmSync, statSync, truncateSync, utimesSync, writeFileSync } 
 import { describe, expect, it } from 'vitest';
 import { verifyCache } from '../../../src/proxy/upkeep.ts';
 import { buildArchive, poolPath, publish, randomPackage, testKey } from '../../support/proxy-archive.ts';
-import { type FakeUpstream, sha256, startUpstream } from '../../support/proxy-upstream.ts';
+import { type FakeUpstream, sha256, startUpstream, type UpstreamFile } from '../../support/proxy-upstream.ts';
 import { type ProxyWorld, startProxy } from '../../support/proxy-world.ts';
 
 const DATE = new Date('2026-11-01T00:00:00Z');
@@ -123,6 +123,52 @@ describe('cut answers', () => {
       expect(second.body.equals(fresh)).toBe(true);
     }
   });
+
+  it.each([
+    ['another ETag', { etag: '"new"' }, 1_500_000, false],
+    ['another ETag in a part, If-Range or not', { etag: '"new"' }, 1_500_000, true],
+    ['more bytes', {}, 1_600_000, false],
+    ['more bytes in the total of a part', { etag: '"old"' }, 1_600_000, true],
+    ['fewer bytes', {}, 1_400_000, false],
+    ['fewer bytes than are here (416)', { etag: '"old"' }, 300_000, true],
+    ['another date', { lastModified: 'Mon, 02 Nov 2026 00:00:00 GMT' }, 1_500_000, false],
+  ] satisfies [string, Omit<UpstreamFile, 'bytes'>, number, boolean][])(
+    'are never joined with a file that has %s now, before or after a restart',
+    async (_name, now: Omit<UpstreamFile, 'bytes'>, size, blind) => {
+      await using upstream = await startUpstream();
+      const [old, fresh] = [randomBytes(1_500_000), randomBytes(size)];
+      const before =
+        now.lastModified === undefined ? { etag: '"old"' } : { lastModified: 'Sun, 01 Nov 2026 00:00:00 GMT' };
+      for (const restarts of [false, true]) {
+        await using world = await startProxy([`${upstream.url}/archive`]);
+        upstream.put('/archive/pool/a.deb', old, before);
+        upstream.faults.length = 0;
+        upstream.faults.push({ path: /a\.deb/, cutAfter: 600_000, times: 1 });
+        upstream.faults.push({ path: /a\.deb/, ignoresIfRange: blind });
+        if (restarts) {
+          upstream.hold(500_000);
+          const leaving = new AbortController();
+          const first = world.ask('/archive/pool/a.deb', { signal: leaving.signal }).catch(() => undefined);
+          await expect.poll(() => world.proxy.cache.flights.current()[0]?.received ?? 0).toBeGreaterThan(400_000);
+          leaving.abort();
+          expect((await first)?.complete).not.toBe(true);
+          await world.restart();
+          upstream.release();
+          upstream.put('/archive/pool/a.deb', fresh, now);
+        } else {
+          let changed = false;
+          const first = await world.ask('/archive/pool/a.deb', {
+            onData() {
+              if (!changed) upstream.put('/archive/pool/a.deb', fresh, now);
+              changed = true;
+            },
+          });
+          expect(first.complete).toBe(false);
+        }
+        expect((await world.ask('/archive/pool/a.deb')).body.equals(fresh)).toBe(true);
+      }
+    },
+  );
 
   it('notice a file that became shorter (416)', async () => {
     await using upstream = await startUpstream();
