@@ -203,7 +203,7 @@ interface VerifyOptions extends Place {
 
 export function addVerify(row: Row, cli: Cli): void {
   row('verify [place]', 'check a published repository, ours or any: a folder with dists/, or a URL')
-    .option('--suite <names...>', 'which suites; default: those of this repository')
+    .option('--suite <names...>', "which suites; default: those of this repository; './' for a flat one")
     .option('--key <files...>', 'public keys; default: archive-key.gpg of the repository')
     .option('--base <files...>', 'Packages indexes of the distribution: every dependency must be met')
     .option('--no-packages', 'look at the indexes alone')
@@ -224,7 +224,9 @@ export function addVerify(row: Row, cli: Cli): void {
           base,
         });
         const lines = report.problems.map((problem) => `${problem.code}: ${problem.message}`);
-        const counts = report.suites.map((one) => `${one.suite}: ${one.indexes} indexes, ${one.packages} packages`);
+        const counts = report.suites.map(
+          (one) => `${one.suite}: ${one.indexes} indexes, ${one.packages} packages, ${one.sources} sources`,
+        );
         const verdict =
           lines.length === 0 ? 'no problem found' : `${lines.length} problem${lines.length === 1 ? '' : 's'} found`;
         return { data: report, text: [...lines, ...counts, verdict].join('\n'), exitCode: lines.length === 0 ? 0 : 1 };

@@ -6,8 +6,7 @@ import type { BinaryPackage } from '../deb/package.ts';
 import { type ClosurePackage, checkClosure } from './closure.ts';
 import type { ReleaseFile } from './release-file.ts';
 import { isInside, type Tree } from './tree.ts';
-
-type Note = (code: string, path: string, message: string) => void;
+import type { Note } from './verify-indexes.ts';
 
 interface Listed {
   readonly stanza: Paragraph;
@@ -43,7 +42,11 @@ export class PackageChecker {
   }
 
   /** Reads one index. @throws UserError for what is no list of stanzas */
-  async readIndex(index: string, text: AsyncIterable<Uint8Array>): Promise<void> {
+  async readIndex(
+    index: string,
+    text: AsyncIterable<Uint8Array>,
+    onStanza: (stanza: Paragraph) => void = () => {},
+  ): Promise<void> {
     const seen = new Set<string>();
     const architecture = /\/binary-([^/]+)\/Packages$/.exec(index)?.[1];
     for await (const stanza of readParagraphs(text, { file: index })) {
@@ -51,6 +54,7 @@ export class PackageChecker {
         getField(stanza, field),
       );
       const identity = `${name}_${version}_${arch}`;
+      onStanza(stanza);
       if (seen.has(identity)) this.#note('listed-twice', index, `${identity} is listed twice`);
       seen.add(identity);
       if (architecture !== undefined && arch !== 'all' && arch !== architecture) {
@@ -130,6 +134,10 @@ export class PackageChecker {
     }
     if (getField(stanza, 'SHA256') === undefined && getField(stanza, 'SHA512') === undefined) {
       this.#note('weak-digest', filename, 'the index has neither SHA256 nor SHA512 of it');
+    }
+    const synopsis = (from: Paragraph) => (getField(from, 'Description') ?? '').split('\n')[0]?.trim();
+    if (synopsis(stanza) !== synopsis(found.control)) {
+      this.#note('stanza-differs', filename, 'its Description is not what its control file says');
     }
     const names = new Set([...stanza.fields, ...found.control.fields].map((field) => field.name));
     for (const name of names) {

@@ -14,6 +14,7 @@ import type { Paragraph } from '../deb/control.ts';
 import { decompress } from '../deb/decompression.ts';
 import { HASH_NAMES, type HashName, type ListedFile, parseRelease, type ReleaseFile } from './release-file.ts';
 import { openTree, suiteFolder, type Tree } from './tree.ts';
+import { checkPatches, digestOf, SourceChecker, TranslationChecker } from './verify-indexes.ts';
 import { PackageChecker } from './verify-packages.ts';
 
 export interface VerifyRequest {
@@ -28,9 +29,16 @@ export interface VerifyRequest {
   readonly base?: readonly Paragraph[] | undefined;
 }
 
+export interface VerifiedSuite {
+  readonly suite: string;
+  readonly indexes: number;
+  readonly packages: number;
+  readonly sources: number;
+}
+
 export interface VerifyReport {
   readonly place: string;
-  readonly suites: readonly { readonly suite: string; readonly indexes: number; readonly packages: number }[];
+  readonly suites: readonly VerifiedSuite[];
   readonly problems: readonly Problem[];
 }
 
@@ -38,7 +46,7 @@ export interface VerifyReport {
 export async function verifyRepository(context: Context, request: VerifyRequest): Promise<VerifyReport> {
   await using tree = await openTree(context, request.place);
   const problems: Problem[] = [];
-  const suites: { suite: string; indexes: number; packages: number }[] = [];
+  const suites: VerifiedSuite[] = [];
   for (const suite of request.suites) {
     suites.push(await new SuiteVerifier(context, tree, suite, request, problems).verify());
   }
@@ -83,20 +91,32 @@ class SuiteVerifier {
     }
   }
 
-  async verify(): Promise<{ suite: string; indexes: number; packages: number }> {
+  async verify(): Promise<VerifiedSuite> {
     const text = await this.#releaseText();
     const release =
       text === undefined ? undefined : await this.#noting('Release', async () => parseRelease(text, 'Release'));
-    if (!release) return { suite: this.#suite, indexes: 0, packages: 0 };
+    if (!release) return { suite: this.#suite, indexes: 0, packages: 0, sources: 0 };
     this.#problems.push(...release.problems);
     this.#checkDates(release);
-    const checker = new PackageChecker(this.#context, this.#tree, release, (code, path, message) =>
-      this.#note(code, path, message),
-    );
+    const note = (code: string, path: string, message: string) => this.#note(code, path, message);
+    const checkers: Checkers = {
+      packages: new PackageChecker(this.#context, this.#tree, release, note),
+      sources: new SourceChecker(this.#tree, note),
+      translations: new TranslationChecker(note),
+    };
     const groups = Map.groupBy(release.files, (file) => file.path.replace(/\.(?:gz|xz|zst|bz2|lzma|lz4)$/, ''));
-    for (const [plain, files] of groups) await this.#checkIndex(release, plain, files, checker);
-    await checker.finish({ packages: this.#request.packages ?? true, base: this.#request.base });
-    return { suite: this.#suite, indexes: groups.size, packages: checker.count };
+    let done = 0;
+    for (const [plain, files] of groups) {
+      await this.#checkIndex(release, plain, files, checkers);
+      done += 1;
+      this.#context.log.progress('checking indexes', done, groups.size);
+    }
+    checkers.translations.finish();
+    const packages = this.#request.packages ?? true;
+    if (packages) await checkers.sources.checkFiles();
+    await checkers.packages.finish({ packages, base: this.#request.base });
+    const { count } = checkers.packages;
+    return { suite: this.#suite, indexes: groups.size, packages: count, sources: checkers.sources.count };
   }
 
   async #read(name: string): Promise<Buffer | undefined> {
@@ -159,7 +179,7 @@ class SuiteVerifier {
     release: ReleaseFile,
     plain: string,
     files: readonly ListedFile[],
-    checker: PackageChecker,
+    checkers: Checkers,
   ): Promise<void> {
     const listed = files.find((file) => file.path === plain);
     let present = 0;
@@ -173,7 +193,7 @@ class SuiteVerifier {
       if (release.byHash) await this.#checkByHash(file);
       const compression = compressionOf(file.path, plain);
       if (compression === undefined) continue;
-      const wanted: boolean = !isTold && /(?:^|\/)Packages$/.test(plain);
+      const reader: IndexReader | undefined = isTold ? undefined : readerOf(plain, checkers);
       const source = decompress(
         this.#context,
         compression,
@@ -184,10 +204,11 @@ class SuiteVerifier {
       const sha256 = createHash('sha256');
       const text = hashed(source, sha256);
       await this.#noting(file.path, async () => {
-        if (wanted) await checker.readIndex(plain, text);
+        if (reader) await reader(plain, text);
         else for await (const _ of text);
       });
-      isTold ||= wanted;
+      isTold ||= reader !== undefined;
+      if (plain.endsWith('.diff/Index')) await this.#checkPatches(release, file, path);
       const expected = listed?.hashes.SHA256;
       if (expected !== undefined && sha256.digest('hex') !== expected) {
         this.#note('compression-differs', file.path, `its text is not that of ${plain}`);
@@ -213,6 +234,14 @@ class SuiteVerifier {
     return true;
   }
 
+  async #checkPatches(release: ReleaseFile, index: ListedFile, path: string): Promise<void> {
+    const patched = index.path.replace(/\.diff\/Index$/, '');
+    const plain = release.files.find((file) => file.path === patched);
+    const folder = suiteFolder(this.#suite);
+    const note = (code: string, at: string, message: string) => this.#note(code, at, message);
+    await this.#noting(index.path, () => checkPatches(this.#tree, folder, index, path, plain, note));
+  }
+
   /** apt asks for the strongest hash that Release lists. */
   async #checkByHash(file: ListedFile): Promise<void> {
     const name = HASH_NAMES.findLast((hash) => file.hashes[hash] !== undefined);
@@ -228,6 +257,25 @@ class SuiteVerifier {
   }
 }
 
+interface Checkers {
+  readonly packages: PackageChecker;
+  readonly sources: SourceChecker;
+  readonly translations: TranslationChecker;
+}
+
+type IndexReader = (index: string, text: AsyncIterable<Uint8Array>) => Promise<void>;
+
+/** Who reads the text of an index; undefined: it is only digested. */
+function readerOf(plain: string, { packages, sources, translations }: Checkers): IndexReader | undefined {
+  if (/(?:^|\/)Packages$/.test(plain)) {
+    const component = plain.replace(/\/(?:debian-installer\/)?binary-[^/]+\/Packages$/, '');
+    return (index, text) => packages.readIndex(index, text, (stanza) => translations.want(component, stanza));
+  }
+  if (/(?:^|\/)Sources$/.test(plain)) return sources.readIndex.bind(sources);
+  if (/\/i18n\/Translation-en$/.test(plain)) return translations.readIndex.bind(translations);
+  return undefined;
+}
+
 async function* hashed(
   source: AsyncIterable<Uint8Array>,
   hash: ReturnType<typeof createHash>,
@@ -236,12 +284,6 @@ async function* hashed(
     hash.update(chunk);
     yield chunk;
   }
-}
-
-async function digestOf(path: string, algorithm: string): Promise<string> {
-  const hash = createHash(algorithm);
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
-  return hash.digest('hex');
 }
 
 /** What a clear-signed text says, unchecked: the signature is a problem of its own. */

@@ -1,7 +1,8 @@
 /** `repo verify` finds what is wrong with a tree, and nothing where all is well, also in trees that others made. */
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { run } from '../../src/core/run.ts';
 import { KeyStore } from '../../src/repo/keys.ts';
 import { Repo } from '../../src/repo/repo.ts';
@@ -54,7 +55,7 @@ describe('repo verify', () => {
     for (const place of [repo.publicDir, `${server.url}/`]) {
       expect(await verifyRepository(world.context, { place, suites: ['bookworm'] })).toEqual({
         place,
-        suites: [{ suite: 'bookworm', indexes: 2, packages: 2 }],
+        suites: [{ suite: 'bookworm', indexes: 2, packages: 2, sources: 0 }],
         problems: [],
       });
     }
@@ -156,6 +157,136 @@ describe('repo verify', () => {
     expect(found).toEqual(
       expect.arrayContaining(['by-hash-missing', 'compression-differs', 'no-inrelease', 'no-release-gpg']),
     );
+  });
+
+  describe('of every index that there is', () => {
+    const binary = 'dists/bookworm/main/binary-amd64';
+
+    /** Sources, Translation, patches, every form and digest. */
+    async function wholeRepo(world: World): Promise<Repo> {
+      const repo = await publishedRepo(world);
+      const folder = join(world.path, 'source');
+      await mkdir(join(folder, 'hello-1.0/debian/source'), { recursive: true });
+      const files = {
+        'source/format': '3.0 (native)\n',
+        changelog: 'hello (1.0) sid; urgency=low\n\n  * x\n\n -- T <t@e.org>  Mon, 01 Jan 2024 00:00:00 +0000\n',
+        control: 'Source: hello\nMaintainer: T <t@e.org>\n\nPackage: hello\nArchitecture: all\nDescription: x\n',
+      };
+      for (const [name, text] of Object.entries(files)) await writeFile(join(folder, 'hello-1.0/debian', name), text);
+      await run({}, 'dpkg-source', ['--build', 'hello-1.0'], { cwd: folder });
+      await repo.saveSuite('bookworm', {
+        ...{ contents: true, translations: true, pdiffs: 5, hashes: ['SHA512', 'MD5Sum'] },
+        compressions: ['none', 'gzip', 'xz', 'zstd'],
+      });
+      await repo.publish();
+      await repo.add('bookworm', [join(folder, 'hello_1.0.dsc')]);
+      await makePackage(world.context, join(world.path, 'more'), { name: 'more', architecture: 'amd64' });
+      await repo.add('bookworm', [join(world.path, 'more')]);
+      await repo.publish();
+      return repo;
+    }
+
+    let world: World;
+    let place: string;
+
+    beforeAll(async () => {
+      world = await createWorld();
+      using repo = await wholeRepo(world);
+      place = repo.publicDir;
+    }, 120_000);
+
+    afterAll(() => world[Symbol.asyncDispose]());
+
+    it('finds nothing where all is well', async () => {
+      expect(await readdir(join(place, binary))).toContain('Packages.diff');
+      const report = await verifyRepository(world.context, { place, suites: ['bookworm'] });
+      expect(report).toMatchObject({ problems: [], suites: [{ packages: 3, sources: 1 }] });
+    });
+
+    it.each<[string, string[], (place: string) => Promise<void>]>([
+      [
+        'a changed file of a source',
+        ['wrong-digest'],
+        (place) => rewrite(join(place, 'pool/main/h/hello/hello_1.0.tar.xz'), (b) => b.subarray(1)),
+      ],
+      ['a missing .dsc', ['package-missing'], (place) => rm(join(place, 'pool/main/h/hello/hello_1.0.dsc'))],
+      [
+        'a missing patch',
+        ['by-hash-missing', 'patch-missing'],
+        async (place) => {
+          const folder = join(place, binary, 'Packages.diff');
+          for (const name of await readdir(folder)) if (name.endsWith('.gz')) await rm(join(folder, name));
+        },
+      ],
+      [
+        'a changed patch',
+        ['by-hash-differs', 'wrong-digest'],
+        async (place) => {
+          const folder = join(place, binary, 'Packages.diff');
+          for (const name of await readdir(folder)) {
+            if (name.endsWith('.gz')) await rewrite(join(folder, name), (b) => b.subarray(1));
+          }
+        },
+      ],
+      [
+        'a missing translation',
+        ['description-missing', 'index-missing'],
+        async (place) => {
+          const folder = join(place, 'dists/bookworm/main/i18n');
+          for (const name of await readdir(folder))
+            if (name.startsWith('Translation-en')) await rm(join(folder, name), { recursive: true });
+        },
+      ],
+      [
+        'a missing object of the strongest digest',
+        ['by-hash-missing'],
+        (place) => rm(join(place, 'by-hash/SHA512'), { recursive: true }),
+      ],
+    ])('finds %s', async (_what, expected, harm) => {
+      const copy = join(await mkdtemp(join(world.path, 'harmed-')), 'public');
+      await run({}, 'cp', ['-a', place, copy]);
+      await harm(copy);
+      const report = await verifyRepository(world.context, { place: copy, suites: ['bookworm'] });
+      const found = [...new Set(report.problems.map((problem) => problem.code))];
+      expect(expected).toEqual(expect.arrayContaining(found));
+      expect(found.length).toBeGreaterThan(0);
+    });
+  });
+
+  it('finds what is listed twice, differently, wrongly, and without a long description', async () => {
+    await using world = await createWorld();
+    using repo = await publishedRepo(world);
+    // made wrong, not changed: unsigned, each index as Release says
+    const folder = join(repo.publicDir, 'dists/bookworm');
+    const stanza = (name: string, fields: string) => `Package: ${name}\nVersion: 1.0\nArchitecture: amd64\n${fields}\n`;
+    const file = `Filename: pool/x.deb\nSize: 1\nSHA256: ${'0'.repeat(64)}\nDescription: short\nDescription-md5: 0\n`;
+    const texts: Record<string, string> = {
+      'main/binary-amd64/Packages':
+        stanza('twice', file) + stanza('twice', file) + stanza('other', file.replace('0000', '1111')),
+      'main/source/Sources': `${`Package: s\nVersion: 1\nDirectory: ../..\nChecksums-Sha256:\n ${'0'.repeat(64)} 1 s.dsc\n\n`.repeat(2)}Package: weak\nVersion: 1\n`,
+      'main/i18n/Translation-en': 'Package: twice\nDescription-md5: 1\nDescription-en: short\n long\n',
+      'main/binary-amd64/Packages.diff/Index': `SHA256-Current: ${'2'.repeat(64)} 5\nSHA256-Download:\n ${'3'.repeat(64)} 5 gone.gz\n`,
+    };
+    await rm(folder);
+    let sums =
+      'Suite: bookworm\nComponents: main\nArchitectures: amd64\nDate: Sat, 01 Jan 2022 00:00:00 UTC\nSHA256:\n';
+    for (const [name, text] of Object.entries(texts)) {
+      await mkdir(join(folder, name, '..'), { recursive: true });
+      await writeFile(join(folder, name), text);
+      sums += ` ${createHash('sha256').update(text).digest('hex')} ${text.length} ${name}\n`;
+    }
+    await writeFile(join(folder, 'Release'), sums);
+    expect(await problems(world, repo)).toEqual([
+      ...[
+        'bad-filename',
+        'description-missing',
+        'listed-differently',
+        'listed-twice',
+        'no-inrelease',
+        'no-release-gpg',
+      ],
+      ...['package-missing', 'patch-missing', 'patches-differ', 'weak-digest', 'wrong-digest'],
+    ]);
   });
 
   it('takes a tree that apt-ftparchive and gpg made', async () => {
