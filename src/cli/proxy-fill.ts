@@ -65,7 +65,8 @@ async function fill(
   packages: readonly string[],
   flags: PrecacheFlags,
 ): Promise<Output> {
-  const { list = [], lock = [] } = flags;
+  const { list = [], lock = [], cache: dir } = flags;
+  const place = dir === undefined ? {} : { cache: dir };
   if (suite === undefined && (list.length > 0 || lock.length === 0)) {
     throw new UsageError('which suite?', { hint: 'buildkit proxy precache bookworm NAME..., or --lock FILE' });
   }
@@ -88,7 +89,7 @@ async function fill(
   if (locks.length > 0) {
     const { serverOf } = await import('../release/proxy-use.ts');
     const { withOwnIndexes } = await import('../release/proxy-settings.ts');
-    await using server = await serverOf(cx, await withOwnIndexes(cx, await open.settingsOf(cx, flags)));
+    await using server = await serverOf(cx, await withOwnIndexes(cx, await open.settingsOf(cx, place)));
     const all = {
       uris: locks.flatMap((one) => one.uris),
       npm: locks.flatMap((one) => one.npm),

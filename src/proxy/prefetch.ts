@@ -53,7 +53,8 @@ export async function prefetch(
       context.log.progress('precache', done, total);
     });
   const take = async (wanted: Wanted) => {
-    bytes += await fetchWhole(context, proxy, wanted);
+    const size = await fetchWhole(context, proxy, wanted);
+    bytes += size;
     files += 1;
   };
   const uris = locked.uris.map(({ url, digest }) =>
