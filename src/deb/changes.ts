@@ -104,7 +104,7 @@ export function listStem(facts: BuildFacts): string {
   const { upstream, revision } = parseVersion(facts.version);
   const built = [...new Set(facts.packages.map((one) => getField(one.control, 'Architecture') ?? 'all'))];
   const architecture = built.find((one) => one !== 'all') ?? built[0] ?? 'source';
-  return `${facts.source}_${upstream}${revision === undefined ? '' : `-${revision}`}_${architecture}`;
+  return `${facts.source}_${upstream}${revision === '' ? '' : `-${revision}`}_${architecture}`;
 }
 
 function binaryNames(packages: readonly ListedPackage[]): string {

@@ -130,7 +130,7 @@ async function againFromSource(
 ): Promise<string[]> {
   const [name = '', written] = (getField(info, 'Source') ?? '').split(/[\s()]+/);
   const { upstream, revision } = parseVersion(written || (getField(info, 'Version') ?? ''));
-  const list = join(dirname(file), `${name}_${upstream}${revision === undefined ? '' : `-${revision}`}.dsc`);
+  const list = join(dirname(file), `${name}_${upstream}${revision === '' ? '' : `-${revision}`}.dsc`);
   if (!(await exists(list))) {
     throw new UserError('source-missing', `its source '${basename(list)}' is not beside it`, {
       file,

@@ -1,5 +1,9 @@
 /** Build roots and Debian source packages: real mmdebstrap, real dpkg-buildpackage, sources of Debian's. Needs root. */
+
+import { once } from 'node:events';
 import { chmod, cp, mkdir, readdir, readFile, utimes, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -155,8 +159,12 @@ IO::Socket::INET->new(PeerAddr => "192.0.2.1", PeerPort => 80) and die "out"; pr
     expect(await exists(join(root.dir, 'tree/etc/hostname'))).toBe(true);
   });
 
-  it('reports what cannot be: an unknown root, a mirror that does not answer', { timeout: LONG }, async () => {
-    const failure = await refusal(updateRoot(world.context, { suite: 'trixie', mirror: 'http://127.0.0.1:1/debian' }));
+  it('reports what cannot be: an unknown root, a mirror that has no such suite', { timeout: LONG }, async () => {
+    const server = createServer((_, answer) => answer.writeHead(404).end()).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const mirror = `http://127.0.0.1:${(server.address() as AddressInfo).port}/debian`;
+    const failure = await refusal(updateRoot(world.context, { suite: 'trixie', mirror }));
+    server.close();
     expect(failure.message).toContain('mmdebstrap makes no build root of trixie');
     expect(failure.hint).toContain('trixie-amd64.log');
     expect((await listRoots(world.context)).map((one) => one.id)).toEqual([root.id]);
@@ -354,8 +362,9 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
         "where/__init__.py": "facts = %r\\n" % [os.getuid(), network, os.environ.get("SOURCE_DATE_EPOCH"), os.getcwd()],
         "where-1.0.dist-info/METADATA": "Metadata-Version: 2.1\\nName: where\\nVersion: 1.0\\n",
         "where-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
-        "where-1.0.dist-info/RECORD": "",
     }
+    record = "where-1.0.dist-info/RECORD"
+    files[record] = "".join(path + ",,\\n" for path in [*files, record])
     with zipfile.ZipFile(os.path.join(directory, name), "w") as wheel:
         for path, text in files.items():
             wheel.writestr(zipfile.ZipInfo(path, (2020, 1, 1, 0, 0, 0)), text)

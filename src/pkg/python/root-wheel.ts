@@ -55,18 +55,15 @@ pip wheel --no-deps --no-input $INDEX --find-links /build/wheels --wheel-dir /bu
 export async function buildWheelInRoot(context: Context, pip: Pip, build: RootWheel): Promise<void> {
   const { root, source, logFile, timeoutMs, network, proxy } = build;
   const isFolder = (await lstat(source)).isDirectory();
-  const packages = build.gitDir === undefined ? PACKAGES : [...PACKAGES, 'git'];
+  const gitDir = isFolder && (await asksGit(source)) ? build.gitDir : undefined;
+  const packages = gitDir === undefined ? PACKAGES : [...PACKAGES, 'git'];
   await using clone = await openClone(context, root, { control: controlOf(packages), proxy }, logFile);
   const place = join(clone.buildDir, isFolder ? 'source' : basename(source));
-  if (isFolder) await cp(source, place, { recursive: true, verbatimSymlinks: true });
-  else await copyFile(source, place);
-  if (build.gitDir !== undefined) {
-    await cp(build.gitDir, join(place, '.git'), {
-      recursive: true,
-      force: true,
-      filter: (from) => !from.endsWith('.lock'),
-    });
-  }
+  if (isFolder) {
+    const plain = (from: string) => basename(from) !== '.git';
+    await cp(source, place, { recursive: true, verbatimSymlinks: true, preserveTimestamps: true, filter: plain });
+  } else await copyFile(source, place);
+  if (gitDir !== undefined) await cp(gitDir, join(place, '.git'), { recursive: true });
   await mkdir(join(clone.buildDir, 'wheels'));
   await clone.run({ user: 'root', script: 'chown -R -h builder:builder /build', logFile });
   if (!isFolder) await clone.run({ script: UNPACK, args: [basename(source)], logFile, timeoutMs });
@@ -101,6 +98,11 @@ export async function buildWheelInRoot(context: Context, pip: Pip, build: RootWh
 function missingIn(log: string): string | undefined {
   const found = /No matching distribution found for (\S[^\n]*?)\s*$/m.exec(log)?.[1];
   return found !== undefined && isRequirement(found) ? found : undefined;
+}
+
+/** Only these back ends want version control for the version; others need not wait for git. */
+async function asksGit(folder: string): Promise<boolean> {
+  return (await declaredRequires(folder)).some((one) => /scm|vcs|versioning|pbr|dunamai|git/i.test(one));
 }
 
 /** `build-system.requires` of pyproject.toml. The source is not trusted: it may hold a link in its place. */

@@ -3,7 +3,7 @@
  *
  * Secret: which cache entry stands for which source, and that what a download gives is what the resolution saw.
  */
-import { mkdir, readFile, rename, rm } from 'node:fs/promises';
+import { lutimes, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Context } from '../../core/context.ts';
@@ -64,11 +64,13 @@ export async function projectWheel(
         key,
         name: project.name ?? basename(project.folder),
         sourceDateEpoch: date,
-        gitDir: tree.gitDir,
+        // of this folder alone: an outer repository's tags are another's versions
+        gitDir: tree.gitDir === join(project.folder, '.git') ? tree.gitDir : undefined,
         async prepare(scratch) {
           const source = join(scratch, 'source');
           await mkdir(source);
           await copyTree(project.folder, tree, source);
+          await setTimes(source, date);
           return source;
         },
       }),
@@ -212,6 +214,12 @@ async function buildInto(
   if (path?.endsWith('.whl')) return path;
   await forget(context, 'wheels', key);
   throw new UserError('source-does-not-build', `the back end of '${name}' made no wheel`, { hint: `see ${logFile}` });
+}
+
+/** Back ends that keep the times of files get the same ones from every checkout. */
+async function setTimes(folder: string, date: number): Promise<void> {
+  const inside = await readdir(folder, { recursive: true });
+  for (const name of [...inside, '']) await lutimes(join(folder, name), date, date);
 }
 
 async function explainBuild(

@@ -118,7 +118,7 @@ export function enterArgs(entry: Entry, inside: Inside): string[] {
   return [
     ...endsWithUs(rights),
     ...['unshare', '--mount', '--pid', '--ipc', '--uts', ...(network ? [] : ['--net']), '--fork', '--kill-child'],
-    ...['sh', '-c', SETUP, 'buildkit-root', inside.logFile ?? '', clone, lowers.join(':')],
+    ...['sh', '-c', 'eval "$BUILDKIT_ENTER"', 'buildkit-root', inside.logFile ?? '', clone, lowers.join(':')],
     ...[network ? 'yes' : 'no', rights, inside.cwd ?? '/build'],
     ...Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : [`${name}=${value}`])),
     ...drop,
@@ -146,6 +146,8 @@ export async function runInside(context: RunContext, entry: Entry, inside: Insid
   try {
     return await run(context, program, args, {
       cwd: entry.rootsDir,
+      // not as an argument: the command that errors and -v show stays short
+      env: { BUILDKIT_ENTER: SETUP },
       ...(timeoutMs === undefined ? {} : { timeoutMs }),
     });
   } catch (error) {

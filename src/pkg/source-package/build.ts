@@ -183,8 +183,10 @@ async function layOut(source: DebianSource, place: string): Promise<void> {
     }
   }
   await chmod(join(target, 'debian/rules'), 0o755);
-  for (const { path } of source.tree.toReversed()) await lutimes(join(target, path), date, date);
-  await lutimes(target, date, date);
+  for (const { path, kind } of [...source.tree.toReversed(), { path: '', kind: 'folder' }]) {
+    if (kind === 'folder') await chmod(join(target, path), 0o755); // not the umask's
+    await lutimes(join(target, path), date, date);
+  }
 }
 
 async function dateOf(folder: string): Promise<number> {

@@ -142,7 +142,7 @@ function buildControl(source: Paragraph): string {
 async function originals(folder: string, name: string, version: string): Promise<string[]> {
   const format = await readFile(join(folder, 'debian/source/format'), 'utf8').catch(() => '1.0');
   const { upstream, revision } = parseVersion(version);
-  if (format.includes('native') || revision === undefined) return [];
+  if (format.includes('native') || revision === '') return [];
   const stem = `${name}_${upstream}.orig`;
   const names = (await readdir(dirname(folder))).filter((one) => one.startsWith(stem));
   const found = names.filter((one) => /^(-[\w-]+)?\.tar\.(gz|xz|bz2|lzma)(\.asc)?$/.test(one.slice(stem.length)));
