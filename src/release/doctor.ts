@@ -48,7 +48,12 @@ const REQUIREMENTS: readonly Requirement[] = [
     needed: 'resolving Python dependencies (pkg build)',
     since: 'use',
   },
-  { package: 'mmdebstrap', probe: { program: 'mmdebstrap' }, needed: 'base images (vm base build)', since: 'use' },
+  {
+    package: 'mmdebstrap',
+    probe: { program: 'mmdebstrap' },
+    needed: 'build roots (pkg root), base images (vm base build)',
+    since: 'use',
+  },
   { package: 'e2fsprogs', probe: { program: 'mke2fs' }, needed: 'base images (vm base build)', since: 'use' },
   { package: 'qemu-utils', probe: { program: 'qemu-img' }, needed: 'disks of machines (vm)', since: 'use' },
   { package: 'qemu-system-x86', probe: { program: 'qemu-system-x86_64' }, needed: 'machines (vm)', since: 'use' },
@@ -81,7 +86,12 @@ const REQUIREMENTS: readonly Requirement[] = [
   { package: 'lintian', probe: { program: 'lintian' }, needed: 'checking packages (tests)', since: 'test' },
   { package: 'zstd', probe: { program: 'zstd' }, needed: 'large zstd packages (pkg build)', since: 'use' },
   { package: 'bzip2', probe: { program: 'bzip2' }, needed: 'reading old packages (tests)', since: 'test' },
-  { package: 'iproute2', probe: { program: 'ip' }, needed: 'networks of machines (vm net), tests', since: 'test' },
+  {
+    package: 'iproute2',
+    probe: { program: 'ip' },
+    needed: 'build roots (pkg root), networks of machines (vm net)',
+    since: 'use',
+  },
   { package: 'nftables', probe: { program: 'nft' }, needed: 'networks of machines (vm net)', since: 'test' },
   {
     package: 'dnsmasq-base',

@@ -62,6 +62,7 @@ const NO_ENTRY = 97;
 const SETUP = `
 set -eu
 umask 022
+PATH=$PATH:/usr/sbin:/sbin # chroot: a user's has them not
 log=$1 clone=$2 lowers=$3 network=$4 rights=$5 dir=$6; shift 6
 [ -z "$log" ] || exec >>"$log" 2>&1
 trap 'exit ${NO_ENTRY}' EXIT

@@ -173,6 +173,9 @@ export async function whyNoRoots(context: Context): Promise<{ reason: string; hi
   if (!(await hasProgram(context, 'mmdebstrap'))) {
     return { reason: 'mmdebstrap is not installed', hint: 'apt-get install mmdebstrap' };
   }
+  if (!(await hasProgram(context, 'ip'))) {
+    return { reason: 'there is no program ip', hint: 'apt-get install iproute2' };
+  }
   if (userInfo().uid === 0) return undefined;
   const { username, uid } = userInfo();
   const subordinate = await readFile('/etc/subuid', 'utf8').catch(() => '');
