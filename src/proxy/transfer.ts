@@ -19,6 +19,8 @@ const HELD_BACK = 64 * 1024;
 const SMALL = 256 * 1024;
 /** What a body may hold in memory beyond its slowest reader when the disk refuses. */
 const MEMORY_WINDOW = 8 * 1024 * 1024;
+/** How long such a body waits for a reader that takes nothing while others wait. */
+const STALL_MS = 3000;
 const TRIES_PER_SOURCE = 3;
 const MAX_TRIES = 60;
 
@@ -249,10 +251,28 @@ export class Transfer {
     if (tooMuch && !this.#paused) {
       this.#paused = true;
       this.#flow?.pause();
+      this.#watchStall();
     } else if (!tooMuch && this.#paused) {
       this.#paused = false;
       this.#flow?.resume();
     }
+  }
+
+  /** Memory is full, and the disk refuses: who takes nothing while others have taken all there is, is let go. */
+  #watchStall(): void {
+    const stalledAt = this.#memoryStart;
+    setTimeout(() => {
+      if (!this.#paused || this.#memoryStart !== stalledAt) return;
+      const readers = [...this.#readers];
+      const laggards = readers.filter((reader) => reader.position < this.released);
+      if (laggards.length < readers.length) {
+        for (const reader of laggards) {
+          this.#readers.delete(reader);
+          reader.cut('it takes nothing, and there is no disk to keep it on');
+        }
+        this.#forget();
+      } else this.#watchStall();
+    }, STALL_MS).unref();
   }
 
   async #run(): Promise<Outcome> {
