@@ -6,12 +6,13 @@
  */
 import type { RunContext } from '../core/context.ts';
 import { extractDebFile } from './archive-extract.ts';
+import { readSmallData } from './archive-list.ts';
 import { installedPath, readData, readDebFiles } from './archive-read.ts';
 import { writeDebFile } from './archive-write.ts';
 import type { Compression } from './compression.ts';
 import type { Paragraph } from './control.ts';
 import type { BinaryPackage } from './package.ts';
-import type { TarHeader } from './tar.ts';
+import { createTarReader, type TarHeader } from './tar.ts';
 
 /** Where the content of a regular file comes from. `size` of `open` is in bytes and must be exact. */
 export type DebSource =
@@ -155,6 +156,26 @@ export function readDebs(
 export async function* listDeb(context: RunContext, path: string): AsyncGenerator<DebFile> {
   for await (const { events, member } of readData(context, path)) {
     for (const event of events) if ('header' in event) yield debFile(event.header, path, member);
+  }
+}
+
+/**
+ * `listDeb` of many, in their order: small ones are decompressed together.
+ * @throws UserError `deb-...`, `tar-...`
+ */
+export async function* listDebs(
+  context: RunContext,
+  paths: readonly string[],
+): AsyncGenerator<{ readonly path: string; readonly files: readonly DebFile[] }> {
+  for await (const { path, tar, member } of readSmallData(context, paths)) {
+    if (tar === undefined) {
+      yield { path, files: await Array.fromAsync(listDeb(context, path)) };
+      continue;
+    }
+    const reader = createTarReader({ file: path, member });
+    const events = reader.push(tar);
+    reader.end();
+    yield { path, files: events.flatMap((event) => ('header' in event ? debFile(event.header, path, member) : [])) };
   }
 }
 

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { gunzip, gzip } from 'node:zlib';
 import type { Context } from '../core/context.ts';
-import { listDeb } from '../deb/archive.ts';
+import { type DebFile, listDebs } from '../deb/archive.ts';
 import type { Catalog, CatalogPackage, IndexKey } from './catalog.ts';
 import { gzipMember } from './compress.ts';
 import type { StanzaStyle } from './indexes.ts';
@@ -31,10 +31,14 @@ export async function* contentsMembers(
   override: StanzaStyle['override'],
 ): AsyncGenerator<Uint8Array> {
   const places = new Map<string, string>();
-  for (const item of [...catalog.indexRange(key, '', undefined, change)]) {
+  const items: Listed[] = [];
+  for (const item of catalog.indexRange(key, '', undefined, change)) {
+    items.push({ filename: item.filename, sha256: item.sha256, place: placeOf(item, override?.(item)) });
+  }
+  await listMissing(context, layout, catalog, items);
+  for (const { sha256, place } of items) {
     context.signal.throwIfAborted();
-    const place = placeOf(item, override?.(item));
-    for (const path of await pathsOf(context, layout, catalog, item)) {
+    for (const path of await pathsOf(catalog, sha256)) {
       const known = places.get(path);
       if (known === undefined) places.set(path, place);
       else if (!known.split(',').includes(place)) places.set(path, `${known},${place}`);
@@ -56,19 +60,49 @@ function placeOf(item: CatalogPackage, override: Override | undefined): string {
   return section === undefined ? item.name : `${section}/${item.name}`;
 }
 
-/** What a package installs but folders, without the slash at the beginning. */
-async function pathsOf(context: Context, layout: Layout, catalog: Catalog, item: CatalogPackage): Promise<string[]> {
-  const known = catalog.fileList(item.sha256);
-  if (known !== undefined)
-    return (await unpack(known))
-      .toString('utf8')
-      .split('\n')
-      .filter((path) => path !== '');
-  const paths: string[] = [];
-  for await (const file of listDeb(context, join(layout.public, item.filename))) {
-    // a line break in a name would be another line of Contents
-    if (file.type !== 'dir' && !file.path.includes('\n')) paths.push(file.path.slice(1));
+/** What Contents needs to know of a package. */
+interface Listed {
+  readonly filename: string;
+  readonly sha256: string;
+  /** `section/name`. */
+  readonly place: string;
+}
+
+const LISTS_AT_A_TIME = 1000;
+
+/** Makes the lists that are not there yet, many at a time. */
+async function listMissing(
+  context: Context,
+  layout: Layout,
+  catalog: Catalog,
+  items: readonly Listed[],
+): Promise<void> {
+  const missing = items.filter((item) => catalog.fileList(item.sha256) === undefined);
+  for (let from = 0; from < missing.length; from += LISTS_AT_A_TIME) {
+    const part = missing.slice(from, from + LISTS_AT_A_TIME);
+    const lists: Buffer[] = [];
+    for await (const { files } of listDebs(
+      context,
+      part.map((item) => join(layout.public, item.filename)),
+    )) {
+      context.signal.throwIfAborted();
+      lists.push(await pack(renderPaths(files)));
+    }
+    catalog.transaction(() => {
+      for (const [index, { sha256 }] of part.entries()) catalog.saveFileList(sha256, lists[index]!);
+    });
+    context.log.progress('listing files', Math.min(from + LISTS_AT_A_TIME, missing.length), missing.length);
   }
-  catalog.saveFileList(item.sha256, await pack(paths.join('\n')));
-  return paths;
+}
+
+/** What a package installs but folders, without the slash at the beginning. */
+function renderPaths(files: readonly DebFile[]): string {
+  // a line break in a name would be another line of Contents
+  const named = files.filter((file) => file.type !== 'dir' && !file.path.includes('\n'));
+  return named.map((file) => file.path.slice(1)).join('\n');
+}
+
+async function pathsOf(catalog: Catalog, sha256: string): Promise<string[]> {
+  const text = (await unpack(catalog.fileList(sha256)!)).toString('utf8');
+  return text.split('\n').filter((path) => path !== '');
 }
