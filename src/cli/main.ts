@@ -12,6 +12,7 @@ import { createLog, type Log } from '../core/log.ts';
 import { choosePlaces, type Places } from '../core/paths.ts';
 import type { Config } from '../release/config.ts';
 import type { Cli, CommandContext, Output } from './command.ts';
+import { type Emit, openEvents, withEvents } from './events.ts';
 import { buildProgram, type GlobalOptions, usageErrorFrom } from './program.ts';
 import { errorAsData, renderError } from './render.ts';
 import { openTranscript } from './transcript.ts';
@@ -51,7 +52,7 @@ function makeLog(options: GlobalOptions, places: Places): Log {
   return createLog({
     level: options.quiet ? 'quiet' : options.verbose ? 'verbose' : 'normal',
     sink: {
-      write: (text) => void process.stderr.write(text),
+      write: (text) => void (options.events === '-' || process.stderr.write(text)),
       isTerminal: process.stderr.isTTY === true,
       columns: process.stderr.columns ?? 80,
     },
@@ -60,8 +61,21 @@ function makeLog(options: GlobalOptions, places: Places): Log {
   });
 }
 
+/** With `--events -` stderr holds nothing but events once the command has begun. */
+function eventsOf(options: GlobalOptions): Emit | undefined {
+  const { events } = options;
+  if (events === undefined) return undefined;
+  const path = events === '-' ? events : resolve(process.cwd(), events);
+  return openEvents(
+    path,
+    () => new Date(),
+    (text) => void process.stderr.write(text),
+  );
+}
+
 async function makeContext(
   options: GlobalOptions,
+  emit: Emit | undefined,
   signal: AbortSignal,
   hangups: Set<() => void>,
 ): Promise<CommandContext> {
@@ -87,7 +101,7 @@ async function makeContext(
   return {
     env: process.env,
     signal,
-    log: makeLog(options, places),
+    log: emit ? withEvents(makeLog(options, places), emit, () => performance.now()) : makeLog(options, places),
     now: () => new Date(),
     stateDir: places.stateDir,
     cacheDir: places.cacheDir,
@@ -118,15 +132,20 @@ async function main(): Promise<number> {
   const signal = watchSignals(hangups);
   let program: Command | undefined;
   let exitCode = 0;
+  let emit: Emit | undefined;
   const options = (): GlobalOptions => program?.opts<GlobalOptions>() ?? {};
   const cli: Cli = {
     action:
       (handler) =>
       async (...args: unknown[]) => {
-        const output = await handler(await makeContext(options(), signal, hangups), ...(args.slice(0, -1) as never));
+        emit = eventsOf(options());
+        emit?.('command-started', { command: argv });
+        const context = await makeContext(options(), emit, signal, hangups);
+        const output = await handler(context, ...(args.slice(0, -1) as never));
         signal.throwIfAborted();
         if (output) printOutput(output, options().json ?? false);
         exitCode = output?.exitCode ?? 0;
+        emit?.('command-finished', { exitCode, ms: Math.round(performance.now()) });
       },
   };
   try {
@@ -144,6 +163,9 @@ async function main(): Promise<number> {
         : thrown;
     const runtime = `node ${process.version}, ${process.platform} ${process.arch}`;
     const json = options().json ?? argv.includes('--json');
+    const ms = Math.round(performance.now());
+    emit?.('command-finished', { exitCode: exitCodeOf(error), ms, ...errorAsData(error) });
+    if (emit && options().events === '-') return exitCodeOf(error); // stderr holds nothing but events
     process.stderr.write(
       json
         ? `${JSON.stringify(errorAsData(error))}\n`

@@ -6,6 +6,7 @@ import { Command, type CommanderError } from 'commander';
 import { UsageError } from '../core/errors.ts';
 import { didYouMean } from '../core/nearest.ts';
 import type { Cli } from './command.ts';
+import { EVENTS_HELP } from './events.ts';
 
 interface Group {
   readonly summary: string;
@@ -55,6 +56,7 @@ export interface GlobalOptions {
   readonly directory?: string;
   readonly state?: string;
   readonly json?: boolean;
+  readonly events?: string;
   readonly quiet?: boolean;
   readonly verbose?: boolean;
 }
@@ -66,17 +68,19 @@ function baseProgram(version: string): Command {
     .option('-C, --directory <dir>', 'the workspace: where buildkit.yaml is')
     .option('--state <dir>', 'where keys, machines and caches are kept')
     .option('--json', 'print the result as JSON')
+    .option('--events <file>', 'write what happens to this file, one JSON object a line; -: to stderr')
     .option('-q, --quiet', 'no narration, only warnings and errors')
     .option('-v, --verbose', 'show the commands that are run')
     .showSuggestionAfterError(true)
-    .configureHelp({ showGlobalOptions: true });
+    .configureHelp({ showGlobalOptions: true })
+    .addHelpText('after', EVENTS_HELP);
 }
 
 /** The first word of argv that is neither an option nor the value of a global option. */
 function groupWord(argv: readonly string[]): string | undefined {
   for (let index = 0; index < argv.length; index += 1) {
     const word = argv[index]!;
-    if (word === '-C' || word === '--directory' || word === '--state') index += 1;
+    if (['-C', '--directory', '--state', '--events'].includes(word)) index += 1;
     else if (!word.startsWith('-'))
       return word === 'help' ? argv.slice(index + 1).find((next) => !next.startsWith('-')) : word;
   }

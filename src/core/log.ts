@@ -64,12 +64,26 @@ export function printable(text: string): string {
   return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, '\ufffd');
 }
 
+/** Between two drawings: a terminal far away is slower than the work. */
+const REDRAW_MS = 80;
+const BAR_WIDTH = 20;
+
+/** '[########············]  40 % 400 of 1000', or the number alone. */
+export function formatProgress(done: number, total: number | undefined): string {
+  if (!total) return String(done);
+  const share = Math.min(1, Math.max(0, done / total));
+  const filled = Math.floor(share * BAR_WIDTH);
+  const bar = `${'#'.repeat(filled)}${'·'.repeat(BAR_WIDTH - filled)}`;
+  return `[${bar}] ${String(Math.floor(share * 100)).padStart(3)} % ${done} of ${total}`;
+}
+
 export function createLog(options: LogOptions): Log {
   const { level, sink, clock } = options;
   const colour = (style: Parameters<typeof styleText>[0], text: string) =>
     sink.isTerminal ? styleText(style, text, { validateStream: false }) : text;
   let depth = 0;
   let drawn = false;
+  let drawnAt = 0;
 
   function line(text: string, visible: boolean): void {
     options.transcript?.(text);
@@ -107,8 +121,12 @@ export function createLog(options: LogOptions): Log {
     detail: (text) => line(`${indent()}${colour('dim', printable(text))}`, level === 'verbose'),
     progress(label, done, total) {
       if (level === 'quiet' || !sink.isTerminal) return;
-      const share = total ? ` ${Math.min(100, Math.floor((done / total) * 100))} %` : '';
-      sink.write(`\r\u001b[K${`${indent()}${printable(label)}${share}`.slice(0, sink.columns - 1)}`);
+      const now = clock();
+      if (drawn && done !== total && now - drawnAt < REDRAW_MS) return;
+      drawnAt = now;
+      sink.write(
+        `\r\u001b[K${`${indent()}${printable(label)} ${formatProgress(done, total)}`.slice(0, sink.columns - 1)}`,
+      );
       drawn = true;
     },
   };

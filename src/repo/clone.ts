@@ -171,7 +171,7 @@ class Copier {
     const { size } = await stat(from);
     this.packages += 1;
     this.bytes += size;
-    if (this.packages % 100 === 0) this.#context.log.progress('copying packages', this.packages);
+    this.#context.log.progress('copying packages', this.packages);
     const there = lstatSync(to, { throwIfNoEntry: false });
     if (there?.isFile() && there.size === size) return;
     await mkdir(dirname(to), { recursive: true });

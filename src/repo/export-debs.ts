@@ -64,7 +64,7 @@ export async function exportPackages(
   for (const [index, { from, ...file }] of files.entries()) {
     repo.context.signal.throwIfAborted();
     counts[await place(join(repo.layout.public, from), join(folder, file.file), file, request.copy ?? false)] += 1;
-    if (index % 100 === 0) repo.context.log.progress('exporting packages', index, files.length);
+    repo.context.log.progress('exporting packages', index + 1, files.length);
   }
   const exported = files.map(({ from: _, ...file }) => file);
   const lines = exported.map(({ sha256, file }) => `${sha256}  ${file}\n`);
