@@ -36,6 +36,16 @@ export function createRegistries(cache: ProxyCache): Registries {
 
   /** The page in the cache, asked for again when it is time. Undefined: answered already. */
   async function page(page: Page, response: ServerResponse): Promise<OpenFile | undefined> {
+    const found = await fetchPage(page);
+    if (found.kind === 'file') return found.file;
+    if (found.status === 503) cache.unavailable(response, page.key, found.reason);
+    else cache.answerer.text(response, found.status, found.reason);
+    return undefined;
+  }
+
+  async function fetchPage(
+    page: Page,
+  ): Promise<{ kind: 'file'; file: OpenFile } | { kind: 'none'; status: number; reason: string }> {
     const ask = {
       key: page.key,
       sources: [{ url: page.url, trusted: true }],
@@ -45,15 +55,9 @@ export function createRegistries(cache: ProxyCache): Registries {
     for (let round = 0; round < 3; round += 1) {
       const found = await cache.findChanging(ask, maxAge);
       const settled = await settle(found);
-      if (settled.kind === 'file') return settled.file;
-      if (settled.kind === 'none') {
-        if (settled.status === 503) cache.unavailable(response, page.key, settled.reason);
-        else cache.answerer.text(response, settled.status, settled.reason);
-        return undefined;
-      }
+      if (settled.kind !== 'again') return settled;
     }
-    cache.unavailable(response, page.key, 'the page changes while it is fetched');
-    return undefined;
+    return { kind: 'none', status: 503, reason: 'the page changes while it is fetched' };
   }
 
   async function settle(
@@ -130,6 +134,10 @@ export function createRegistries(cache: ProxyCache): Registries {
       return sendPage(request, response, textOf(file).replaceAll(`"${npmBase}/`, `"${base}`), 'application/json');
     }
     const key = `npm/${path}`;
+    // npm ci asks for what its lock names and for no page: what a tarball must be stands in the page alone
+    if (tarballDigests(tarball[1]!, tarball[2]!).length === 0 && !cache.offline) {
+      await fetchPage(packument(tarball[1]!, PACKUMENT));
+    }
     const digests = tarballDigests(tarball[1]!, tarball[2]!);
     await sendFile(request, response, key, `${npmBase}/${encodePath(path)}`, digests, true, 'application/octet-stream');
   }
@@ -187,7 +195,13 @@ export function createRegistries(cache: ProxyCache): Registries {
       return;
     }
     // only what an index page in the cache links to is fetched: this is no way to other hosts
-    const link = findLink(wanted[1]!, wanted[2]!, wanted[3]!);
+    const [, of = '', id = '', name = ''] = wanted;
+    const metadata = /^(.+)\.metadata$/.exec(name)?.[1];
+    const whole = findLink(of, id, name);
+    const described = metadata === undefined ? undefined : findLink(of, id, metadata);
+    // PEP 658: the metadata of a file lie beside it
+    const link =
+      whole ?? (described?.metadata && { ...described, url: `${described.url}.metadata`, digests: described.metadata });
     if (!link) {
       cache.answerer.text(response, 404, 'no index page here links to this file: ask for its page first');
       return;
@@ -257,14 +271,20 @@ interface Link {
   readonly url: string;
   readonly digests: readonly Digest[];
   readonly attributes: string;
+  /** Of the separate metadata file (PEP 658, PEP 714); undefined: there is none; empty: no digest is told. */
+  readonly metadata: readonly Digest[] | undefined;
 }
 
 /** The links of a page, HTML (PEP 503) or JSON (PEP 691), absolute; those to other schemes are left out. */
 export function simpleLinks(text: string, json: boolean, base: string): Link[] {
   if (json) {
     if (text.trimStart().startsWith('<')) return simpleLinks(text, false, base);
-    const page = JSON.parse(text) as { files?: { filename: string; url: string; hashes?: Record<string, string> }[] };
-    return (page.files ?? []).flatMap(({ url, hashes }) => linkOf(url, base, hashes ?? {}, ''));
+    const page = JSON.parse(text) as { files?: JsonFile[] };
+    return (page.files ?? []).flatMap((file) => {
+      const told = file['core-metadata'] ?? file['dist-info-metadata'] ?? false;
+      const metadata = told === false ? undefined : strongest(told === true ? {} : told);
+      return linkOf(file.url, base, file.hashes ?? {}, '', metadata);
+    });
   }
   return [...text.matchAll(/<a\s([^>]*)>/gi)].flatMap((match) => {
     const attributes = match[1]!;
@@ -274,20 +294,42 @@ export function simpleLinks(text: string, json: boolean, base: string): Link[] {
     const others = [...attributes.matchAll(/\s?(data-[a-z-]+)\s*=\s*"([^"]*)"/gi)].map(
       ([, name, value]) => ` ${name}="${value}"`,
     );
-    return linkOf(address, base, hash ? { [hash[1]!.toLowerCase()]: hash[2]!.toLowerCase() } : {}, others.join(''));
+    const told = /data-(?:core|dist-info)-metadata\s*=\s*"(?:(sha256|sha512)=)?([^"]*)"/i.exec(attributes);
+    const metadata =
+      told && told[2] !== 'false' ? strongest(told[1] ? { [told[1].toLowerCase()]: told[2]! } : {}) : undefined;
+    const hashes = hash ? { [hash[1]!.toLowerCase()]: hash[2]!.toLowerCase() } : {};
+    return linkOf(address, base, hashes, others.join(''), metadata);
   });
 }
 
-function linkOf(address: string, base: string, hashes: Readonly<Record<string, string>>, attributes: string): Link[] {
+interface JsonFile {
+  readonly filename: string;
+  readonly url: string;
+  readonly hashes?: Record<string, string>;
+  readonly 'core-metadata'?: boolean | Record<string, string>;
+  readonly 'dist-info-metadata'?: boolean | Record<string, string>;
+}
+
+function strongest(hashes: Readonly<Record<string, string>>): Digest[] {
+  const best = (['sha512', 'sha256', 'sha1', 'md5'] as readonly HashName[]).find((name) =>
+    /^[0-9a-f]+$/.test(hashes[name] ?? ''),
+  );
+  return best ? [{ algorithm: best, hex: hashes[best]! }] : [];
+}
+
+function linkOf(
+  address: string,
+  base: string,
+  hashes: Readonly<Record<string, string>>,
+  attributes: string,
+  metadata: readonly Digest[] | undefined,
+): Link[] {
   const url = URL.parse(address, base);
   if (!url || (url.protocol !== 'http:' && url.protocol !== 'https:')) return [];
   url.hash = '';
   const file = decodeURIComponent(url.pathname.slice(url.pathname.lastIndexOf('/') + 1));
   if (file === '' || /[/\\\u0000-\u001f]/.test(file)) return [];
-  const best = (['sha512', 'sha256', 'sha1', 'md5'] as readonly HashName[]).find((name) =>
-    /^[0-9a-f]+$/.test(hashes[name] ?? ''),
-  );
-  return [{ file, url: url.href, digests: best ? [{ algorithm: best, hex: hashes[best]! }] : [], attributes }];
+  return [{ file, url: url.href, digests: strongest(hashes), attributes, metadata }];
 }
 
 /** PEP 503: one spelling of a project's name. */
@@ -306,14 +348,9 @@ function ownAddress(link: Link, project: string): string {
 function renderSimple(project: string, links: readonly Link[]): string {
   const rows = links.map((link) => {
     const fragment = link.digests[0] ? `#${link.digests[0].algorithm}=${link.digests[0].hex}` : '';
-    return `<a href="${ownAddress(link, project)}${fragment}"${withoutMetadata(link.attributes)}>${escapeText(link.file)}</a><br>`;
+    return `<a href="${ownAddress(link, project)}${fragment}"${link.attributes}>${escapeText(link.file)}</a><br>`;
   });
   return `<!doctype html>\n<html><head><meta name="pypi:repository-version" content="1.0"><title>${escapeText(normalName(project))}</title></head><body>\n${rows.join('\n')}\n</body></html>\n`;
-}
-
-/** Separate metadata files (PEP 658) are not offered: their digests stand in no fragment. */
-function withoutMetadata(attributes: string): string {
-  return attributes.replaceAll(/ data-(?:dist-info|core)-metadata="[^"]*"/g, '');
 }
 
 function turnJson(text: string, links: readonly Link[], project: string): string {
@@ -324,18 +361,21 @@ function turnJson(text: string, links: readonly Link[], project: string): string
       files: links.map((link) => ({
         filename: link.file,
         url: ownAddress(link, project),
-        hashes: Object.fromEntries(link.digests.map(({ algorithm, hex }) => [algorithm, hex])),
+        hashes: byName(link.digests),
+        ...(link.metadata ? { 'core-metadata': link.metadata.length > 0 ? byName(link.metadata) : true } : {}),
       })),
     });
   const page = JSON.parse(text) as { files?: Record<string, unknown>[] };
   const own = new Map(links.map((link) => [link.file, link]));
   const files = (page.files ?? []).flatMap((file) => {
     const link = own.get(String(file.filename));
-    return link
-      ? [{ ...file, url: ownAddress(link, project), 'core-metadata': false, 'dist-info-metadata': false }]
-      : [];
+    return link ? [{ ...file, url: ownAddress(link, project) }] : [];
   });
   return JSON.stringify({ ...page, files });
+}
+
+function byName(digests: readonly Digest[]): Record<string, string> {
+  return Object.fromEntries(digests.map(({ algorithm, hex }) => [algorithm, hex]));
 }
 
 function pathBelow(request: IncomingMessage, prefix: string): string | undefined {

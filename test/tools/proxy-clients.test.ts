@@ -6,6 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { run } from '../../src/core/run.ts';
 import { clientConfiguration } from '../../src/proxy/client.ts';
 import { createAptRoot } from '../support/apt-root.ts';
+import { npmRegistry } from '../support/npm-registry.ts';
 import { buildArchive, poolPath, publish, randomPackage, testKey } from '../support/proxy-archive.ts';
 import { sha256, startUpstream } from '../support/proxy-upstream.ts';
 import { startProxy } from '../support/proxy-world.ts';
@@ -121,17 +122,7 @@ describe('pip', () => {
   it('downloads the same wheel again offline', async () => {
     await using upstream = await startUpstream();
     await using folder = await scratch();
-    const script = [
-      'import sys, zipfile',
-      "with zipfile.ZipFile(sys.argv[1], 'w') as z:",
-      "    z.writestr('demo.py', 'x = 1\\n')",
-      "    z.writestr('demo-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: demo\\nVersion: 1.0\\n')",
-      "    z.writestr('demo-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')",
-      "    z.writestr('demo-1.0.dist-info/RECORD', '')",
-    ].join('\n');
-    const wheel = join(folder.path, 'demo-1.0-py3-none-any.whl');
-    await run({}, 'python3', ['-c', script, wheel]);
-    const bytes = await readFile(wheel);
+    const bytes = await demoWheel(folder.path);
     upstream.put('/files/demo-1.0-py3-none-any.whl', bytes);
     upstream.put(
       '/simple/demo/',
@@ -167,3 +158,73 @@ describe('pip', () => {
     expect(upstream.log.length).toBe(asked);
   }, 180_000);
 });
+
+describe('a whole build', () => {
+  it('is made again offline, byte for byte, with pip and npm pointed at the cache', async () => {
+    await using upstream = await startUpstream();
+    await using folder = await scratch();
+    const wheel = await demoWheel(folder.path);
+    upstream.put('/files/demo-1.0-py3-none-any.whl', wheel);
+    upstream.put(
+      '/simple/demo/',
+      `<a href="../../files/demo-1.0-py3-none-any.whl#sha256=${sha256(wheel)}">demo-1.0-py3-none-any.whl</a>`,
+    );
+    upstream.put('/simple/pip/', '<a href="pip-1.tar.gz">pip-1.tar.gz</a>');
+    const registry = await npmRegistry([
+      { name: 'tiny', version: '1.2.0', files: { 'package/index.js': 'module.exports = 1;\n' } },
+    ]);
+    await using _registry = registry;
+    await writeFile(
+      join(folder.path, 'buildkit.yaml'),
+      `proxy:\n  pypi-index: ${upstream.url}/simple\n  npm-registry: ${registry.url}\n`,
+    );
+    await using world = await startProxy([], {
+      settings: { pypiIndex: `${upstream.url}/simple`, npmRegistry: registry.url, maxAge: 86_400 },
+    });
+    const build = async (name: string) => {
+      const env = {
+        ...{ PIP_CONFIG_FILE: '/dev/null', PIP_FIND_LINKS: undefined, PIP_NO_INDEX: undefined },
+        ...{ DEBFULLNAME: 'A', DEBEMAIL: 'a@example.org', SOURCE_DATE_EPOCH: '1790000000', ...registry.env },
+      };
+      const dir = join(folder.path, name);
+      const args = [
+        '-C',
+        folder.path,
+        '--state',
+        join(dir, 'state'),
+        '--json',
+        'pkg',
+        'build',
+        'demo==1.0',
+        'npm:tiny@1.2.0',
+      ];
+      const { stdout } = await run({}, 'bin/buildkit', [...args, '--out', join(dir, 'out'), '--proxy', world.url], {
+        env,
+        timeoutMs: 170_000,
+      });
+      const { packages } = JSON.parse(stdout) as { packages: { name: string; sha256: string }[] };
+      return packages.map((one) => [one.name, one.sha256]);
+    };
+    const first = await build('online');
+    expect(first.length).toBe(2);
+    const asked = upstream.log.length + registry.requests.length;
+    await world.restart({ offline: true });
+    expect(await build('offline')).toEqual(first);
+    expect(upstream.log.length + registry.requests.length).toBe(asked);
+    expect(world.proxy.cache.store.missing()).toEqual([]);
+  }, 400_000);
+});
+
+async function demoWheel(folder: string): Promise<Buffer> {
+  const script = [
+    'import sys, zipfile',
+    "with zipfile.ZipFile(sys.argv[1], 'w') as z:",
+    "    z.writestr('demo.py', 'x = 1\\n')",
+    "    z.writestr('demo-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: demo\\nVersion: 1.0\\n')",
+    "    z.writestr('demo-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')",
+    "    z.writestr('demo-1.0.dist-info/RECORD', 'demo.py,,\\ndemo-1.0.dist-info/METADATA,,\\ndemo-1.0.dist-info/WHEEL,,\\ndemo-1.0.dist-info/RECORD,,\\n')",
+  ].join('\n');
+  const wheel = join(folder, 'demo-1.0-py3-none-any.whl');
+  await run({}, 'python3', ['-c', script, wheel]);
+  return readFile(wheel);
+}

@@ -46,6 +46,13 @@ describe('/npm/', () => {
     expect((await world.ask('/npm/left/-/left-1.0.0.tgz')).status).toBe(502);
   });
 
+  it('checks a tarball whose page nobody asked for, as npm ci does it', async () => {
+    await using upstream = await startUpstream();
+    putNpm(upstream, randomBytes(1000), sri(randomBytes(1000)));
+    await using world = await startProxy([], { settings: { npmRegistry: `${upstream.url}/registry` } });
+    expect((await world.ask('/npm/left/-/left-1.0.0.tgz')).status).toBe(502);
+  });
+
   it('reads scoped names in both spellings and refuses what is no package', async () => {
     await using upstream = await startUpstream();
     upstream.put('/registry/@scope/name', '{"name":"@scope/name","versions":{}}');
@@ -101,6 +108,55 @@ describe('/pypi/', () => {
       expect(files.log).toHaveLength(1);
     },
   );
+
+  it.each(['html', 'json'])(
+    'passes on the separate metadata of %s pages (PEP 658), checked by their digest',
+    async (form) => {
+      await using upstream = await startUpstream();
+      const metadata = 'Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n';
+      const url = `${upstream.url}/files/demo-1.0-py3-none-any.whl`;
+      upstream.put('/files/demo-1.0-py3-none-any.whl', 'the wheel');
+      upstream.put('/files/demo-1.0-py3-none-any.whl.metadata', metadata);
+      const told = { sha256: sha256(metadata) };
+      const page = (digests: { sha256: string }) =>
+        form === 'html'
+          ? `<a href="${url}#sha256=${sha256('the wheel')}" data-core-metadata="sha256=${digests.sha256}">demo</a>`
+          : JSON.stringify({
+              meta: { 'api-version': '1.0' },
+              name: 'demo',
+              files: [
+                {
+                  filename: 'demo-1.0-py3-none-any.whl',
+                  url,
+                  hashes: { sha256: sha256('the wheel') },
+                  'core-metadata': digests,
+                },
+              ],
+            });
+      upstream.put('/simple/demo/', page(told));
+      upstream.put('/simple/other/', page({ sha256: '0'.repeat(64) }));
+      await using world = await startProxy([], { settings: { pypiIndex: `${upstream.url}/simple`, maxAge: 600 } });
+      const headers: Record<string, string> = form === 'json' ? { accept: 'application/vnd.pypi.simple.v1+json' } : {};
+      const text = (await world.ask('/pypi/simple/demo/', { headers })).body.toString();
+      expect(text).toContain(told.sha256);
+      const link = /\/pypi\/files\/[^"#]+/.exec(text)![0];
+      expect((await world.ask(`${link}.metadata`)).body.toString()).toBe(metadata);
+      expect((await world.ask(link)).body.toString()).toBe('the wheel');
+      const wrong = (await world.ask('/pypi/simple/other/', { headers })).body.toString();
+      expect((await world.ask(`${/\/pypi\/files\/[^"#]+/.exec(wrong)![0]}.metadata`)).status).toBe(502);
+      await world.restart({ offline: true });
+      expect((await world.ask(`${link}.metadata`)).body.toString()).toBe(metadata);
+    },
+  );
+
+  it('offers no metadata where the index has none', async () => {
+    await using upstream = await startUpstream();
+    upstream.put('/simple/demo/', '<a href="../../files/demo-1.0-py3-none-any.whl">demo</a>');
+    upstream.put('/files/demo-1.0-py3-none-any.whl.metadata', 'not linked');
+    await using world = await startProxy([], { settings: { pypiIndex: `${upstream.url}/simple` } });
+    const text = (await world.ask('/pypi/simple/demo/')).body.toString();
+    expect((await world.ask(`${/\/pypi\/files\/[^"#]+/.exec(text)![0]}.metadata`)).status).toBe(404);
+  });
 
   it('is no way to files that no page links to', async () => {
     await using upstream = await startUpstream();
