@@ -125,6 +125,27 @@ const REQUIREMENTS: readonly Requirement[] = [
   { package: 'genisoimage', probe: { program: 'isoinfo' }, needed: 'reading seeds (tests)', since: 'test' },
   { package: 'libarchive-tools', probe: { program: 'bsdtar' }, needed: 'reading seeds (tests)', since: 'test' },
   { package: 'xorriso', probe: { program: 'xorriso' }, needed: 'reading seeds (tests)', since: 'test' },
+  {
+    package: 'systemd',
+    probe: { program: 'systemd-socket-activate' },
+    needed: 'handing sockets over (tests of proxy serve)',
+    since: 'test',
+  },
+  { package: 'curl', probe: { program: 'curl' }, needed: 'comparing caches (bench/proxy)', since: 'bench' },
+  { package: 'wrk', probe: { program: 'wrk' }, needed: 'comparing caches (bench/proxy)', since: 'bench' },
+  {
+    package: 'nginx-light',
+    probe: { file: '/usr/sbin/nginx' },
+    needed: 'comparing caches (bench/proxy)',
+    since: 'bench',
+  },
+  { package: 'squid', probe: { file: '/usr/sbin/squid' }, needed: 'comparing caches (bench/proxy)', since: 'bench' },
+  {
+    package: 'apt-cacher-ng',
+    probe: { file: '/usr/sbin/apt-cacher-ng' },
+    needed: 'comparing caches (bench/proxy)',
+    since: 'bench',
+  },
 ];
 
 export interface Finding {
