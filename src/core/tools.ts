@@ -41,7 +41,7 @@ const PACKAGE_OF: Readonly<Record<string, string>> = {
   mmdebstrap: 'mmdebstrap',
   newuidmap: 'uidmap',
   nft: 'nftables',
-  nginx: 'nginx-light',
+  nginx: 'nginx',
   objcopy: 'binutils',
   objdump: 'binutils',
   openssl: 'openssl',

@@ -134,7 +134,7 @@ const REQUIREMENTS: readonly Requirement[] = [
   { package: 'curl', probe: { program: 'curl' }, needed: 'comparing caches (bench/proxy)', since: 'bench' },
   { package: 'wrk', probe: { program: 'wrk' }, needed: 'comparing caches (bench/proxy)', since: 'bench' },
   {
-    package: 'nginx-light',
+    package: 'nginx',
     probe: { file: '/usr/sbin/nginx' },
     needed: 'comparing caches (bench/proxy)',
     since: 'bench',
