@@ -7,6 +7,7 @@ import { type DebFile, extractDeb, listDeb, readDeb } from '../deb/archive.ts';
 import { getField } from '../deb/control.ts';
 import { type BuildRequest, type BuildResult, buildPackages, type DependencyMode, planBuild } from '../pkg/build.ts';
 import { diffDebs, diffText } from '../pkg/diff.ts';
+import { dotText, planGraph } from '../pkg/graph.ts';
 import { packageInfo, packageInfoText } from '../pkg/info.ts';
 import { type Finding, lintDeb } from '../pkg/lint.ts';
 import type { UsedProxy } from '../release/proxy-use.ts';
@@ -79,13 +80,15 @@ export function addPkgCommands(program: Command, cli: Cli): void {
     );
   withPlanOptions(pkg.command('plan'))
     .description('the whole table: what is built, left to the suite, carried inside or dropped, and why')
-    .option('--graph', 'who needs whom, for graphviz')
+    .option('--graph', 'who needs whom, in the language of Graphviz; with --json nodes and edges')
     .action(
       cli.action(async (cx, inputs: string[], options: BuildOptions & { graph?: boolean }) => {
         await using proxy = await proxyFor(cx, options);
         const request = await buildRequest(cx, inputs, options, proxy);
         const plan = await planBuild(through(cx, proxy), request);
-        return options.graph ? { data: plan.edges, text: graphText(plan.edges) } : planOutput(request, plan);
+        if (!options.graph) return planOutput(request, plan);
+        const graph = planGraph(plan);
+        return { data: graph, text: printable(dotText(graph)) };
       }),
     );
   addInspection(pkg, cli);
@@ -187,10 +190,6 @@ function withPlanOptions(command: Command): Command {
     .option('--repo <dir>', 'refuse versions that do not sort above what its suite has; the same bytes are fine')
     .option('--proxy <url>', "fetch through a proxy; 'auto': find or start one; default: proxy.use in buildkit.yaml")
     .option('--refresh', 'ask the package index again, also when it was asked minutes ago');
-}
-
-function graphText(edges: readonly (readonly [string, string])[]): string {
-  return `digraph packages {\n${edges.map(([from, to]) => `  "${from}" -> "${to}";`).join('\n')}\n}`;
 }
 
 async function proxyFor(cx: CommandContext, { proxy: wanted }: BuildOptions): Promise<UsedProxy | undefined> {
