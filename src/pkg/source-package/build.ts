@@ -215,7 +215,7 @@ async function collect(source: DebianSource, place: string, results: string): Pr
   }
 }
 
-export async function freshLog(context: Context, name: string): Promise<string> {
+async function freshLog(context: Context, name: string): Promise<string> {
   const folder = join(context.stateDir, 'logs');
   await mkdir(folder, { recursive: true });
   const file = join(folder, `build-${name.replaceAll(/[^\w.+-]/g, '_')}.log`);

@@ -91,7 +91,7 @@ export async function buildSources(
  * Copies results, each whole. A list (.changes, .buildinfo) names the day of its build and is replaced; what it lists keeps its bytes.
  * @throws UserError `version-exists` before anything is written
  */
-export async function placeFiles(files: readonly string[], outDir: string): Promise<string[]> {
+async function placeFiles(files: readonly string[], outDir: string): Promise<string[]> {
   const missing: [from: string, to: string][] = [];
   const placed: string[] = [];
   for (const from of files) {
