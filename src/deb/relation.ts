@@ -8,6 +8,19 @@ import { printable } from '../core/log.ts';
 import { archMatches } from './arch.ts';
 import { compareVersions, isVersion } from './version.ts';
 
+/** Fields of binary packages that hold relations, in the order of Policy 7.2 to 7.6. */
+export const RELATION_FIELDS = [
+  'Pre-Depends',
+  'Depends',
+  'Recommends',
+  'Suggests',
+  'Enhances',
+  'Breaks',
+  'Conflicts',
+  'Replaces',
+  'Provides',
+] as const;
+
 /** How `<<`, `<=`, `=`, `>=` and `>>` compare. */
 export type Operator = '<<' | '<=' | '=' | '>=' | '>>';
 

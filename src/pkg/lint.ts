@@ -11,7 +11,7 @@ import { isArch } from '../deb/arch.ts';
 import { type DebEntry, type DebFile, type DebSpec, listDeb, readDeb } from '../deb/archive.ts';
 import { getField, type Paragraph } from '../deb/control.ts';
 import { isPackageName } from '../deb/package.ts';
-import { parseRelations } from '../deb/relation.ts';
+import { parseRelations, RELATION_FIELDS } from '../deb/relation.ts';
 import { isVersion } from '../deb/version.ts';
 
 export interface Finding extends Problem {
@@ -98,18 +98,6 @@ const KNOWN_FIELDS = new Set(
     .toLowerCase()
     .split(/\s+/),
 );
-
-const RELATION_FIELDS = [
-  'Pre-Depends',
-  'Depends',
-  'Recommends',
-  'Suggests',
-  'Enhances',
-  'Breaks',
-  'Conflicts',
-  'Replaces',
-  'Provides',
-];
 
 function checkFields(control: Paragraph, report: Report): void {
   const value = (name: string) => getField(control, name);

@@ -42,7 +42,7 @@ export interface ExportResult {
   readonly unchanged: number;
 }
 
-export const MANIFEST = 'SHA256SUMS';
+const MANIFEST = 'SHA256SUMS';
 
 /** @throws UserError `file-differs`, `package-missing`; what was written until then stays */
 export async function exportPackages(

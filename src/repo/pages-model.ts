@@ -5,7 +5,7 @@
  */
 import { UserError } from '../core/errors.ts';
 import { getField, type Paragraph, parseParagraph } from '../deb/control.ts';
-import { formatRelation, parseRelations, type RelationGroup } from '../deb/relation.ts';
+import { formatRelation, parseRelations, RELATION_FIELDS, type RelationGroup } from '../deb/relation.ts';
 import { compareVersions } from '../deb/version.ts';
 import type { CatalogPackage, PublishedPackage } from './catalog.ts';
 import { synopsisOf } from './pages-html.ts';
@@ -45,18 +45,6 @@ export interface PackagePage extends ListedPackage {
   /** The newest entries; '' when there are none. */
   readonly changelog: string;
 }
-
-const RELATION_FIELDS = [
-  'Pre-Depends',
-  'Depends',
-  'Recommends',
-  'Suggests',
-  'Enhances',
-  'Breaks',
-  'Conflicts',
-  'Replaces',
-  'Provides',
-] as const;
 
 /** A hostile field of a megabyte shall not make a page of ten. */
 const MAX_RELATION_CHARACTERS = 20_000;
