@@ -15,6 +15,8 @@ import { type BuildRequest, type BuildResult, buildPackages } from '../../src/pk
 import { reproduce } from '../../src/pkg/reproduce.ts';
 import { openClone } from '../../src/pkg/root/clone.ts';
 import { type BuildRoot, createRoot, listRoots, updateRoot } from '../../src/pkg/root/root.ts';
+import { KeyStore } from '../../src/repo/keys.ts';
+import { Repo } from '../../src/repo/repo.ts';
 import { writeWheel } from '../support/python-wheel.ts';
 import { createWorld, type World } from '../support/world.ts';
 
@@ -208,6 +210,23 @@ describe('pkg build of a Debian source', () => {
         await digestFile(path('out', name), 'sha256'),
       ]);
     }
+  });
+
+  it('is added to a repository by its .changes', async () => {
+    const key = { name: 'Example', email: 'a@example.org', algorithm: 'ed25519' as const, expiresSeconds: undefined };
+    await new KeyStore(world.context).generate(key);
+    using repo = await Repo.init(world.context, path('repo'), {
+      suites: [{ name: 'bookworm', components: ['main'], architectures: ['amd64'] }],
+      origin: 'Example',
+      label: 'Example',
+    });
+    const { added, refused } = await repo.add('bookworm', [path('out/tiny_1.0_amd64.changes')], { who: 'test' });
+    expect(refused).toEqual([]);
+    expect(added.map((one) => `${one.name} ${one.architecture}`).sort()).toEqual([
+      'tiny amd64',
+      'tiny source',
+      'tiny-dbgsym amd64',
+    ]);
   });
 
   it('is reproduced from its .buildinfo', async () => {
