@@ -5,9 +5,10 @@
  * sent wrong bytes for a file moments ago are asked last.
  */
 import type { Blobs } from './blobs.ts';
+import type { Validators } from './heads.ts';
 import type { Digest } from './policy.ts';
 import type { Store, StoredUrl, Verified } from './store.ts';
-import { type Expected, type Source, Transfer, type Validators } from './transfer.ts';
+import { type Expected, type Source, Transfer } from './transfer.ts';
 import type { Upstream } from './upstream.ts';
 
 export interface FlightPlan {

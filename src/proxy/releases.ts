@@ -10,10 +10,11 @@ import type { KeyData } from '../deb/openpgp.ts';
 import { addressAt, type Backend } from './backends.ts';
 import type { Blobs } from './blobs.ts';
 import type { Flights } from './flights.ts';
+import type { Validators } from './heads.ts';
 import { type Release, readDetached, readInRelease } from './release.ts';
 import type { Snapshot } from './snapshots.ts';
 import type { Store } from './store.ts';
-import type { Outcome, Validators } from './transfer.ts';
+import type { Outcome } from './transfer.ts';
 
 type Stored = Extract<Outcome, { kind: 'stored' }>;
 

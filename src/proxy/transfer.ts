@@ -2,21 +2,19 @@
  * One fetch for many clients: an upstream body that goes to disk and to everyone who asked, at once.
  *
  * Secret: what may be released when. With a digest expected, the last 64 KiB stay back until the whole body fits it; a body that
- * does not fit is never released to its end and never stored, and the next mirror is asked. A cut body goes on by Range with
- * If-Range (RFC 9110 13.1.5, 14); where the server cannot promise that the file is the same, what comes again is compared with
- * what is there, so that old and new are never joined. When the disk refuses, the body lives in memory, as far as its readers need.
+ * does not fit is never released to its end and never stored, and the next mirror is asked. A cut body goes on where it was cut;
+ * where the server cannot promise that the file is the same, what comes again is compared with what is there, so that old and new
+ * are never joined. When the disk refuses, no more is kept than its readers need.
  */
 import { createHash, type Hash } from 'node:crypto';
-import { closeSync, createReadStream, fstatSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import { BuildkitError, RemoteError } from '../core/errors.ts';
 import type { Blobs } from './blobs.ts';
+import { Body } from './body.ts';
+import { judgeHead, type Progress, requestHeaders, type Validators, type Verdict } from './heads.ts';
 import type { Digest, HashName } from './policy.ts';
-import { parseHttpDate } from './range.ts';
 import type { Flow, Head, Upstream } from './upstream.ts';
 
 const HELD_BACK = 64 * 1024;
-/** Bodies up to this size never touch the disk before they are whole. */
-const SMALL = 256 * 1024;
 /** What a body may hold in memory beyond its slowest reader when the disk refuses. */
 const MEMORY_WINDOW = 8 * 1024 * 1024;
 /** How long such a body waits for a reader that takes nothing while others wait. */
@@ -33,12 +31,6 @@ export interface Source {
 export interface Expected {
   readonly size?: number | undefined;
   readonly digests: readonly Digest[];
-}
-
-/** What an earlier answer left for the next request. */
-export interface Validators {
-  readonly etag?: string | undefined;
-  readonly lastModified?: number | undefined;
 }
 
 export interface StoredPartial extends Validators {
@@ -117,7 +109,6 @@ export class Transfer {
   outcome: Outcome | undefined;
   size: number | undefined;
   lastModified: number | undefined;
-  received = 0;
   released = 0;
   /** Another one when the bytes so far turned out to be of another file. */
   content: object = {};
@@ -131,18 +122,12 @@ export class Transfer {
   /** What comes is known to be wrong. */
   #condemned = false;
   readonly #upstream: Upstream;
-  readonly #blobs: Blobs;
+  readonly #body: Body;
   readonly #events: TransferEvents;
   readonly #signal: AbortSignal;
   readonly #readers = new Set<Reader>();
   #hashes = new Map<HashName, Hash>();
   #etag: string | undefined;
-  #memory: Buffer[] = [];
-  #memoryStart = 0;
-  /** Where memory began: below it the disk has everything. */
-  #memoryFirst = 0;
-  #file: { fd: number; name: string } | undefined;
-  #diskRefuses = false;
   #flow: Flow | undefined;
   #paused = false;
   #compared = 0;
@@ -157,9 +142,12 @@ export class Transfer {
     this.key = plan.key;
     this.size = plan.expected.size;
     this.#upstream = parts.upstream;
-    this.#blobs = parts.blobs;
     this.#events = parts.events;
     this.#signal = parts.signal;
+    this.#body = new Body(parts.blobs, partialName(plan.key), {
+      onFile: (name) => this.#notePartial(name),
+      onDiskTrouble: parts.events.onDiskTrouble,
+    });
     this.#freshHashes();
     this.accepted = new Promise((resolve) => {
       this.#accept = resolve;
@@ -188,14 +176,17 @@ export class Transfer {
     return true;
   }
 
+  get received(): number {
+    return this.#body.length;
+  }
+
   get readers(): number {
     return this.#readers.size;
   }
 
   /** False when the bytes from `position` on are no longer here (only when the disk refuses). */
   attach(reader: Reader): boolean {
-    const forgotten = this.#memoryStart > this.#memoryFirst;
-    if (forgotten && reader.position < this.#memoryStart) return false;
+    if (!this.#body.has(reader.position)) return false;
     this.#readers.add(reader);
     return true;
   }
@@ -209,45 +200,22 @@ export class Transfer {
   read(into: Buffer, position: number, length: number): number {
     const wanted = Math.min(length, this.released - position);
     if (wanted <= 0) return 0;
-    if (this.#file && position < this.#diskEnd()) {
-      return readSync(this.#file.fd, into, 0, Math.min(wanted, this.#diskEnd() - position), position);
-    }
-    return this.#readMemory(into, position, wanted);
-  }
-
-  /** How far the file on disk goes; what follows is in memory. */
-  #diskEnd(): number {
-    return this.#diskRefuses ? this.#memoryFirst : this.received;
-  }
-  #readMemory(into: Buffer, position: number, wanted: number): number {
-    let at = this.#memoryStart;
-    let copied = 0;
-    for (const chunk of this.#memory) {
-      if (position + copied < at + chunk.length && copied < wanted) {
-        const from = position + copied - at;
-        copied += chunk.copy(into, copied, from, Math.min(chunk.length, from + wanted - copied));
-      }
-      at += chunk.length;
-      if (copied >= wanted) break;
-    }
-    if (this.#diskRefuses) queueMicrotask(() => this.#forget());
+    const copied = this.#body.read(into, position, wanted);
+    if (this.#body.diskRefuses) queueMicrotask(() => this.#forget());
     return copied;
   }
 
   /** In memory only what the slowest reader still needs. */
   #forget(): void {
-    if (!this.#diskRefuses) return;
+    if (!this.#body.diskRefuses) return;
     let needed = this.released;
     for (const reader of this.#readers) needed = Math.min(needed, reader.position);
-    while (this.#memory.length > 0 && this.#memoryStart + this.#memory[0]!.length <= needed && this.received > SMALL) {
-      this.#memoryStart += this.#memory.shift()!.length;
-    }
+    this.#body.forgetBelow(needed);
     this.#throttle();
   }
 
   #throttle(): void {
-    const held = this.received - this.#memoryStart;
-    const tooMuch = this.#diskRefuses && held > MEMORY_WINDOW && this.#readers.size > 0;
+    const tooMuch = this.#body.held > MEMORY_WINDOW && this.#readers.size > 0;
     if (tooMuch && !this.#paused) {
       this.#paused = true;
       this.#flow?.pause();
@@ -260,9 +228,9 @@ export class Transfer {
 
   /** Memory is full, and the disk refuses: who takes nothing while others have taken all there is, is let go. */
   #watchStall(): void {
-    const stalledAt = this.#memoryStart;
+    const stalledAt = this.#body.memoryStart;
     setTimeout(() => {
-      if (!this.#paused || this.#memoryStart !== stalledAt) return;
+      if (!this.#paused || this.#body.memoryStart !== stalledAt) return;
       const readers = [...this.#readers];
       const laggards = readers.filter((reader) => reader.position < this.released);
       if (laggards.length < readers.length) {
@@ -305,17 +273,11 @@ export class Transfer {
     const { partial } = this.#plan;
     if (!partial) return;
     try {
-      const fd = openSync(this.#blobs.partialPath(partial.file), 'r+');
-      const { size } = fstatSync(fd);
-      if (size === 0 || (this.size !== undefined && size >= this.size)) {
-        closeSync(fd);
-        return;
-      }
-      for await (const chunk of createReadStream('', { fd, autoClose: false, start: 0, highWaterMark: 1 << 18 })) {
-        for (const hash of this.#hashes.values()) hash.update(chunk as Buffer);
-        this.received += (chunk as Buffer).length;
-      }
-      this.#file = { fd, name: partial.file };
+      const limit = this.size ?? Number.POSITIVE_INFINITY;
+      const taken = await this.#body.takeUp(partial.file, limit, (chunk) => {
+        for (const hash of this.#hashes.values()) hash.update(chunk);
+      });
+      if (!taken) return;
       this.#etag = partial.etag;
       this.lastModified = partial.lastModified;
       this.size ??= partial.size;
@@ -330,18 +292,16 @@ export class Transfer {
     this.#compared = this.received;
     let declined: Outcome | 'again' | undefined;
     let endIsSure = false;
-    const headers = this.#requestHeaders(source);
+    const asked = requestHeaders(this.#progress(source), this.#plan.validators);
+    const headers = { ...this.#plan.headers, ...asked };
     try {
       const end = await this.#upstream.get(
         source.url,
         { headers, trusted: source.trusted, signal: this.#signal },
         {
           onHead: (head, flow) => {
-            const verdict = this.#judgeHead(head, headers);
-            if (verdict !== 'take') {
-              declined = verdict;
-              return false;
-            }
+            declined = this.#heed(judgeHead(head, headers, this.#progress(source)), head);
+            if (declined !== undefined) return false;
             this.#flow = flow;
             this.#accept();
             this.#confirm();
@@ -372,82 +332,45 @@ export class Transfer {
     }
   }
 
-  #requestHeaders(source: Source): Record<string, string> {
-    const headers: Record<string, string> = { ...this.#plan.headers };
-    if (this.received > 0) {
-      const strong = this.#etag !== undefined && !this.#etag.startsWith('W/') ? this.#etag : undefined;
-      const date = this.lastModified === undefined ? undefined : new Date(this.lastModified * 1000).toUTCString();
-      const sameServer = this.#sourceOfPartial === source.url;
-      const promise = sameServer ? (strong ?? date) : undefined;
-      if (promise !== undefined) headers['if-range'] = promise;
-      if (promise !== undefined || this.#expected.digests.length > 0) headers.range = `bytes=${this.received}-`;
-    } else if (this.#plan.validators) {
-      const { etag, lastModified } = this.#plan.validators;
-      if (etag !== undefined) headers['if-none-match'] = etag;
-      if (lastModified !== undefined) headers['if-modified-since'] = new Date(lastModified * 1000).toUTCString();
-    }
-    return headers;
+  #progress(source: Source): Progress {
+    return {
+      received: this.received,
+      size: this.size,
+      expectedSize: this.#expected.size,
+      hasDigest: this.#expected.digests.length > 0,
+      sameServer: this.#sourceOfPartial === source.url,
+      maxBytes: this.#plan.maxBytes,
+      etag: this.#etag,
+      lastModified: this.lastModified,
+    };
   }
 
-  #judgeHead(head: Head, asked: Record<string, string>): 'take' | Outcome | 'again' {
-    const { status } = head;
-    if (status === 304 && this.#plan.validators) return { kind: 'not-modified', source: head.url };
-    if (status === 404 || status === 410) return { kind: 'absent', status: 404 };
-    if (status === 416 && asked.range !== undefined) {
-      this.#restart(); // shorter than what is here: another file
-      return 'again';
+  /** Undefined: the body is wanted. */
+  #heed(verdict: Verdict, head: Head): Outcome | 'again' | undefined {
+    switch (verdict.kind) {
+      case 'not-modified':
+        return { kind: 'not-modified', source: head.url };
+      case 'absent':
+        return { kind: 'absent', status: 404 };
+      case 'failed':
+        if (verdict.code === 'body-bad') this.#events.onBad(head.url, verdict.reason);
+        return verdict;
+      case 'another':
+        this.#restart();
+        return 'again';
+      case 'rest':
+        this.size = verdict.size ?? this.size;
+        return undefined;
+      case 'whole':
+        if (verdict.anew) this.#restart();
+        this.#compared = 0; // it starts anew: held against what is here
+        if (this.received > 0) return undefined;
+        this.size = verdict.size;
+        this.#etag = verdict.etag;
+        this.lastModified = verdict.lastModified;
+        this.#sourceOfPartial = this.source;
+        return undefined;
     }
-    if (status !== 200 && status !== 206) {
-      return { kind: 'failed', code: 'upstream-status', reason: `the server answered ${status}` };
-    }
-    const encoding = single(head.headers['content-encoding']);
-    if (encoding !== undefined && encoding !== 'identity') {
-      return { kind: 'failed', code: 'upstream-status', reason: `the server sent it in encoding '${encoding}'` };
-    }
-    return status === 206 ? this.#judgePart(head, asked) : this.#judgeWhole(head);
-  }
-
-  #judgePart(head: Head, asked: Record<string, string>): 'take' | Outcome | 'again' {
-    const match = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(single(head.headers['content-range']) ?? '');
-    const fits =
-      asked.range !== undefined &&
-      match !== null &&
-      Number(match[1]) === this.received &&
-      (match[3] === '*' || this.size === undefined || Number(match[3]) === this.size);
-    const etag = single(head.headers.etag);
-    const sameTag =
-      asked['if-range'] === undefined || etag === undefined || this.#etag === undefined || etag === this.#etag;
-    if (!fits || !sameTag) {
-      this.#restart();
-      return 'again';
-    }
-    if (match[3] !== '*') this.size = Number(match[3]);
-    return 'take';
-  }
-
-  #judgeWhole(head: Head): 'take' | Outcome | 'again' {
-    const text = single(head.headers['content-length']);
-    const length = text !== undefined && /^\d+$/.test(text) ? Number(text) : undefined;
-    const { maxBytes } = this.#plan;
-    const expected = this.#expected;
-    if (length !== undefined && expected.size !== undefined && length !== expected.size) {
-      const reason = `it is ${length} bytes long instead of ${expected.size}`;
-      this.#events.onBad(head.url, reason);
-      return { kind: 'failed', code: 'body-bad', reason };
-    }
-    if ((length ?? 0) > maxBytes) return { kind: 'failed', code: 'too-large', reason: `it is ${length} bytes long` };
-    if (this.received > 0) {
-      if (this.size !== undefined && length !== undefined && length !== this.size) this.#restart();
-      this.#compared = 0; // it starts anew: hold it against what is here
-    }
-    if (this.received === 0) {
-      this.size = expected.size ?? length;
-      this.#etag = single(head.headers.etag);
-      const date = single(head.headers['last-modified']);
-      this.lastModified = date === undefined ? undefined : parseHttpDate(date);
-      this.#sourceOfPartial = this.source;
-    }
-    return 'take';
   }
 
   #take(chunk: Buffer): void {
@@ -468,8 +391,7 @@ export class Transfer {
       throw new RemoteError('body-bad', `it is longer than ${limit} bytes`, { url: this.source });
     }
     for (const hash of this.#hashes.values()) hash.update(fresh);
-    this.#keep(fresh);
-    this.received += fresh.length;
+    this.#body.append(fresh, this.size);
     this.#compared = this.received;
     this.#release();
     this.#throttle();
@@ -501,69 +423,19 @@ export class Transfer {
 
   #sameAsHere(bytes: Buffer, position: number): boolean {
     const here = Buffer.allocUnsafe(bytes.length);
-    const released = this.released;
-    this.released = this.received;
-    const got = this.read(here, position, bytes.length);
-    this.released = released;
+    const got = this.#body.read(here, position, bytes.length);
     return got === bytes.length && here.equals(bytes);
   }
 
-  #keep(chunk: Buffer): void {
-    const small = this.received + chunk.length <= SMALL && (this.size === undefined || this.size <= SMALL);
-    if (this.#file === undefined && !small && !this.#diskRefuses) this.#spill();
-    if (this.#file === undefined || this.#diskRefuses) {
-      this.#memory.push(Buffer.from(chunk));
-      return;
-    }
-    try {
-      for (let offset = 0; offset < chunk.length; ) {
-        offset += writeSync(this.#file.fd, chunk, offset, chunk.length - offset, this.received + offset);
-      }
-    } catch (error) {
-      this.#refuseDisk(error);
-      this.#memory.push(Buffer.from(chunk));
-    }
-  }
-
-  /** From memory to a file: it is larger than what is worth keeping there. */
-  #spill(): void {
-    const name = partialName(this.key);
-    try {
-      const fd = openSync(this.#blobs.partialPath(name), 'w+');
-      this.#file = { fd, name };
-      let at = 0;
-      for (const part of this.#memory) {
-        for (let offset = 0; offset < part.length; )
-          offset += writeSync(fd, part, offset, part.length - offset, at + offset);
-        at += part.length;
-      }
-      this.#memory = [];
-      this.#memoryStart = this.received;
-      this.#memoryFirst = this.received;
-      this.#events.onPartial({
-        file: name,
-        url: this.source,
-        size: this.size,
-        etag: this.#etag,
-        lastModified: this.lastModified,
-        digest: this.#expected.digests.map(({ algorithm, hex }) => `${algorithm}:${hex}`)[0],
-      });
-    } catch (error) {
-      if (this.#memory.length > 0 || this.received === 0) {
-        this.#closeFile();
-        this.#memoryStart = 0;
-      }
-      this.#refuseDisk(error);
-    }
-  }
-
-  #refuseDisk(error: unknown): void {
-    this.#diskRefuses = true;
-    if (this.#file !== undefined) {
-      this.#memoryStart = this.received;
-      this.#memoryFirst = this.received;
-    }
-    this.#events.onDiskTrouble(error);
+  #notePartial(file: string): void {
+    this.#events.onPartial({
+      file,
+      url: this.source,
+      size: this.size,
+      etag: this.#etag,
+      lastModified: this.lastModified,
+      digest: this.#expected.digests.map(({ algorithm, hex }) => `${algorithm}:${hex}`)[0],
+    });
   }
 
   #complete(source: Source, endIsSure: boolean): Outcome | 'again' {
@@ -588,7 +460,7 @@ export class Transfer {
       this.released = this.received;
       this.#wake();
     }
-    const bytes = this.#file === undefined && this.received <= SMALL ? this.#joined() : undefined;
+    const bytes = this.#body.bytes();
     const outcome = {
       kind: 'stored',
       sha256,
@@ -596,28 +468,13 @@ export class Transfer {
       source: source.url,
       etag: this.#etag,
       lastModified: this.lastModified,
-      mtimeMs: verified || endIsSure ? this.#store(sha256, bytes) : undefined,
+      mtimeMs: verified || endIsSure ? this.#body.store(sha256, bytes) : undefined,
       verified,
       bytes,
     } as const;
     this.size = this.received;
     if (outcome.mtimeMs !== undefined) this.#events.onStored(outcome);
     return outcome;
-  }
-
-  #joined(): Buffer {
-    return this.#memory.length === 1 ? this.#memory[0]! : Buffer.concat(this.#memory);
-  }
-
-  #store(sha256: string, bytes: Buffer | undefined): number | undefined {
-    if (this.#diskRefuses) return undefined;
-    try {
-      if (this.#file) return this.#blobs.adopt(this.#blobs.partialPath(this.#file.name), sha256);
-      return this.#blobs.write(bytes ?? this.#joined(), sha256);
-    } catch (error) {
-      this.#events.onDiskTrouble(error);
-      return undefined;
-    }
   }
 
   /** Wrong bytes: whoever has some of them is cut off, the rest waits for the next mirror. */
@@ -635,25 +492,14 @@ export class Transfer {
       }
     }
     this.content = {};
-    this.received = 0;
+    this.#body.restart();
     this.released = 0;
     this.#compared = 0;
     this.#condemned = false;
     this.size = this.#expected.size;
     this.#etag = undefined;
     this.lastModified = undefined;
-    this.#memory = [];
-    this.#memoryStart = 0;
-    this.#memoryFirst = 0;
     this.#freshHashes();
-    if (this.#file) {
-      try {
-        ftruncateSync(this.#file.fd, 0);
-      } catch (error) {
-        this.#closeFile();
-        this.#refuseDisk(error);
-      }
-    }
   }
 
   #freshHashes(): void {
@@ -661,19 +507,14 @@ export class Transfer {
     this.#hashes = new Map([...names].map((name) => [name, createHash(name)]));
   }
 
-  #closeFile(): void {
-    if (this.#file) closeSync(this.#file.fd);
-    this.#file = undefined;
-  }
-
   #finish(outcome: Outcome): Outcome {
     this.outcome = outcome;
     this.#accept();
     if (outcome.kind === 'stored') this.released = this.received;
     const keepPartial = outcome.kind === 'failed' && this.received > 0;
-    if (this.#file && !keepPartial && outcome.kind !== 'stored') this.#blobs.removePartial(this.#file.name);
+    if (!keepPartial && outcome.kind !== 'stored') this.#body.removePartial();
     this.#wake();
-    if (this.#readers.size === 0) this.#closeFile();
+    if (this.#readers.size === 0) this.#body.close();
     else this.#closeWhenLeft();
     return outcome;
   }
@@ -683,17 +524,13 @@ export class Transfer {
     const detach = this.detach.bind(this);
     this.detach = (reader) => {
       detach(reader);
-      if (this.#readers.size === 0) this.#closeFile();
+      if (this.#readers.size === 0) this.#body.close();
     };
   }
 
   #wake(): void {
     for (const reader of [...this.#readers]) reader.wake();
   }
-}
-
-function single(value: string | string[] | undefined): string | undefined {
-  return Array.isArray(value) ? value[0] : value;
 }
 
 /** Of the partial file of a key. */
