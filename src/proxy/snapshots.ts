@@ -12,7 +12,8 @@ import type { Facts } from './facts.ts';
 import { namesFiles } from './policy.ts';
 import { type NamedFile, parseRelease, type Release } from './release.ts';
 import type { NewRelease } from './releases.ts';
-import type { Store, StoredSnapshot } from './store.ts';
+import type { Store } from './store.ts';
+import type { StoredSnapshot } from './store-suites.ts';
 
 export interface Snapshot {
   readonly row: StoredSnapshot;

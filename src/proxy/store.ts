@@ -1,90 +1,13 @@
 /**
- * What the cache knows: objects by SHA256, the addresses that mean them, snapshots of suites, frozen views, work that was
- * interrupted. All SQL of the proxy is here.
+ * What the cache knows: objects by SHA256, the addresses that mean them, work that was interrupted, counters; with the rows of
+ * suites (store-suites.ts). All SQL of the proxy is in these two.
  *
- * Secret: the schema. The bytes themselves are in `blobs`. Rows are written with `synchronous = NORMAL`: a killed process loses
+ * Secret: when an object is believed. The bytes themselves are in `blobs`. Rows are written with `synchronous = NORMAL`: a killed process loses
  * nothing, a power cut at most the last seconds, which `checked` makes good (see `openStore`).
  */
 import { type Database, openDatabase } from '../core/db.ts';
-
-const MIGRATIONS: readonly string[] = [
-  `
-CREATE TABLE objects (
-  sha256 TEXT PRIMARY KEY,
-  size INTEGER NOT NULL,
-  mtime_ms REAL NOT NULL,
-  stored_at INTEGER NOT NULL,
-  used_at INTEGER NOT NULL,
-  uses INTEGER NOT NULL DEFAULT 0,
-  checked INTEGER NOT NULL DEFAULT 1
-) STRICT, WITHOUT ROWID;
-CREATE INDEX objects_used ON objects (used_at);
-CREATE TABLE urls (
-  key TEXT PRIMARY KEY,
-  sha256 TEXT NOT NULL REFERENCES objects ON DELETE CASCADE,
-  etag TEXT,
-  last_modified INTEGER,
-  content_type TEXT,
-  source TEXT NOT NULL,
-  fetched_at INTEGER NOT NULL,
-  checked_at INTEGER NOT NULL,
-  verified INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX urls_object ON urls (sha256);
-CREATE TABLE partials (
-  key TEXT PRIMARY KEY,
-  file TEXT NOT NULL,
-  url TEXT NOT NULL,
-  size INTEGER,
-  digest TEXT,
-  etag TEXT,
-  last_modified INTEGER,
-  started_at INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE snapshots (
-  id INTEGER PRIMARY KEY,
-  backend TEXT NOT NULL,
-  root TEXT NOT NULL,
-  inrelease TEXT,
-  release TEXT NOT NULL,
-  signature TEXT,
-  date INTEGER NOT NULL,
-  etag TEXT,
-  last_modified INTEGER,
-  source TEXT NOT NULL,
-  signed INTEGER NOT NULL,
-  made_at INTEGER NOT NULL,
-  UNIQUE (backend, root, release, inrelease)
-) STRICT;
-CREATE TABLE suites (
-  backend TEXT NOT NULL,
-  root TEXT NOT NULL,
-  current INTEGER NOT NULL REFERENCES snapshots ON DELETE CASCADE,
-  checked_at INTEGER NOT NULL,
-  PRIMARY KEY (backend, root)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE wanted (
-  backend TEXT NOT NULL,
-  root TEXT NOT NULL,
-  path TEXT NOT NULL,
-  used_at INTEGER NOT NULL,
-  PRIMARY KEY (backend, root, path)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE frozen (
-  name TEXT NOT NULL,
-  snapshot INTEGER NOT NULL REFERENCES snapshots,
-  made_at INTEGER NOT NULL,
-  PRIMARY KEY (name, snapshot)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE missing (
-  key TEXT PRIMARY KEY,
-  asked INTEGER NOT NULL,
-  last_at INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-`,
-];
+import { integer, MIGRATIONS, type Row, text } from './store-schema.ts';
+import { type SuiteStore, suiteStore } from './store-suites.ts';
 
 export interface StoredObject {
   readonly sha256: string;
@@ -127,23 +50,6 @@ export interface Partial {
   readonly lastModified: number | undefined;
 }
 
-export interface StoredSnapshot {
-  readonly id: number;
-  readonly backend: string;
-  readonly root: string;
-  /** Digests of the objects. */
-  readonly inRelease: string | undefined;
-  readonly release: string;
-  readonly signature: string | undefined;
-  readonly date: number;
-  readonly etag: string | undefined;
-  readonly lastModified: number | undefined;
-  readonly source: string;
-  /** A known key signed it. */
-  readonly signed: boolean;
-  readonly madeAt: number;
-}
-
 export interface EvictionRow {
   readonly sha256: string;
   readonly size: number;
@@ -153,7 +59,7 @@ export interface EvictionRow {
   readonly keys: readonly string[];
 }
 
-export interface Store extends Disposable {
+export interface Store extends Disposable, SuiteStore {
   object(sha256: string): StoredObject | undefined;
   putObject(sha256: string, size: number, mtimeMs: number, now: number): void;
   /** Forgets the object and every address that means it. */
@@ -179,23 +85,6 @@ export interface Store extends Disposable {
   dropPartial(key: string): void;
   partials(): Partial[];
 
-  snapshot(id: number): StoredSnapshot | undefined;
-  /** Returns the id; the row of an equal snapshot when there is one. */
-  putSnapshot(row: Omit<StoredSnapshot, 'id'>): number;
-  setSignature(id: number, sha256: string): void;
-  currentSnapshots(): { readonly snapshot: StoredSnapshot; readonly checkedAt: number }[];
-  setCurrent(backend: string, root: string, id: number, checkedAt: number): void;
-  /** Snapshots that are neither current nor frozen and older than `before` vanish. */
-  forgetSnapshots(before: number): number;
-
-  want(backend: string, root: string, path: string, now: number): void;
-  /** Paths asked for since `since`. */
-  wanted(backend: string, root: string, since: number): string[];
-
-  freeze(name: string, ids: readonly number[], now: number): void;
-  unfreeze(name: string): number;
-  frozen(): { readonly name: string; readonly madeAt: number; readonly snapshot: StoredSnapshot }[];
-
   noteMissing(key: string, now: number): void;
   missing(): { readonly key: string; readonly asked: number }[];
   clearMissing(): void;
@@ -210,12 +99,6 @@ export interface Store extends Disposable {
 }
 
 const OBJECT = 'sha256, size, mtime_ms, stored_at, used_at, uses, checked';
-const SNAPSHOT =
-  's.id, s.backend, s.root, s.inrelease, s.release, s.signature, s.date, s.etag, s.last_modified, s.source, s.signed, s.made_at';
-
-type Row = Record<string, unknown>;
-const text = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
-const integer = (value: unknown): number | undefined => (typeof value === 'number' ? value : undefined);
 
 function toObject(row: Row): StoredObject {
   return {
@@ -255,28 +138,11 @@ function toPartial(row: Row): Partial {
   };
 }
 
-function toSnapshot(row: Row): StoredSnapshot {
-  return {
-    id: Number(row.id),
-    backend: String(row.backend),
-    root: String(row.root),
-    inRelease: text(row.inrelease),
-    release: String(row.release),
-    signature: text(row.signature),
-    date: Number(row.date),
-    etag: text(row.etag),
-    lastModified: integer(row.last_modified),
-    source: String(row.source),
-    signed: row.signed === 1,
-    madeAt: Number(row.made_at),
-  };
-}
-
 /** Opens (and makes) the database at `path`. @throws UserError as `openDatabase` */
 export function openStore(path: string): Store {
   const db = openDatabase(path, MIGRATIONS, { busyMs: 5000 });
   db.exec('PRAGMA synchronous = NORMAL');
-  return { ...objectQueries(db), ...urlQueries(db), ...partialQueries(db), ...suiteQueries(db), ...otherQueries(db) };
+  return { ...objectQueries(db), ...urlQueries(db), ...partialQueries(db), ...suiteStore(db), ...otherQueries(db) };
 }
 
 function objectQueries(db: Database) {
@@ -397,100 +263,6 @@ function partialQueries(db: Database) {
       db.run('DELETE FROM partials WHERE key = ?', key);
     },
     partials: () => db.all('SELECT * FROM partials').map(toPartial),
-  };
-}
-
-function suiteQueries(db: Database) {
-  return {
-    snapshot(id: number) {
-      const row = db.get(`SELECT ${SNAPSHOT} FROM snapshots s WHERE id = ?`, id);
-      return row && toSnapshot(row);
-    },
-    putSnapshot(row: Omit<StoredSnapshot, 'id'>) {
-      return db.transaction(() => {
-        const same = db.get(
-          'SELECT id FROM snapshots WHERE backend = ? AND root = ? AND release = ? AND inrelease IS ?',
-          row.backend,
-          row.root,
-          row.release,
-          row.inRelease ?? null,
-        );
-        if (same) return Number(same.id);
-        const made = db.get(
-          `INSERT INTO snapshots (backend, root, inrelease, release, signature, date, etag, last_modified, source, signed, made_at)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
-          row.backend,
-          row.root,
-          row.inRelease ?? null,
-          row.release,
-          row.signature ?? null,
-          row.date,
-          row.etag ?? null,
-          row.lastModified ?? null,
-          row.source,
-          row.signed ? 1 : 0,
-          row.madeAt,
-        );
-        return Number(made?.id);
-      });
-    },
-    setSignature(id: number, sha256: string) {
-      db.run('UPDATE snapshots SET signature = ? WHERE id = ?', sha256, id);
-    },
-    currentSnapshots() {
-      return db
-        .all(
-          `SELECT ${SNAPSHOT}, t.checked_at FROM suites t JOIN snapshots s ON s.id = t.current ORDER BY s.backend, s.root`,
-        )
-        .map((row) => ({ snapshot: toSnapshot(row), checkedAt: Number(row.checked_at) }));
-    },
-    setCurrent(backend: string, root: string, id: number, checkedAt: number) {
-      db.run(
-        'INSERT OR REPLACE INTO suites (backend, root, current, checked_at) VALUES (?, ?, ?, ?)',
-        backend,
-        root,
-        id,
-        checkedAt,
-      );
-    },
-    forgetSnapshots(before: number) {
-      return db.run(
-        `DELETE FROM snapshots WHERE made_at < ? AND id NOT IN (SELECT current FROM suites) AND id NOT IN (SELECT snapshot FROM frozen)`,
-        before,
-      );
-    },
-    want(backend: string, root: string, path: string, now: number) {
-      db.run(
-        'INSERT OR REPLACE INTO wanted (backend, root, path, used_at) VALUES (?, ?, ?, ?)',
-        backend,
-        root,
-        path,
-        now,
-      );
-    },
-    wanted(backend: string, root: string, since: number) {
-      return db
-        .all(
-          'SELECT path FROM wanted WHERE backend = ? AND root = ? AND used_at >= ? ORDER BY path',
-          backend,
-          root,
-          since,
-        )
-        .map((row) => String(row.path));
-    },
-    freeze(name: string, ids: readonly number[], now: number) {
-      db.transaction(() => {
-        for (const id of ids) db.run('INSERT INTO frozen (name, snapshot, made_at) VALUES (?, ?, ?)', name, id, now);
-      });
-    },
-    unfreeze: (name: string) => db.run('DELETE FROM frozen WHERE name = ?', name),
-    frozen() {
-      return db
-        .all(
-          `SELECT ${SNAPSHOT}, f.name, f.made_at AS frozen_at FROM frozen f JOIN snapshots s ON s.id = f.snapshot ORDER BY f.name, s.backend, s.root`,
-        )
-        .map((row) => ({ name: String(row.name), madeAt: Number(row.frozen_at), snapshot: toSnapshot(row) }));
-    },
   };
 }
 

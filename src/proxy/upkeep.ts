@@ -10,7 +10,7 @@ import { applyEviction, type Eviction, planEviction } from './evict.ts';
 import { classify, namesFiles } from './policy.ts';
 import type { ProxyCache } from './proxy.ts';
 import { parseRelease } from './release.ts';
-import type { StoredSnapshot } from './store.ts';
+import type { StoredSnapshot } from './store-suites.ts';
 
 export interface ExpireOptions {
   readonly quota?: number | undefined;
