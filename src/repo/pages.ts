@@ -275,12 +275,19 @@ class SuiteUpdate {
 
   /** Those that are not known yet. */
   async #readChangelogs(names: readonly string[]): Promise<void> {
+    const texts = new Map<string, string>();
     for (const name of names) {
       const newest = newestFirst(this.#versions(name))[0]?.package;
       if (!newest || this.#state.changelog(newest.sha256) !== undefined) continue;
-      const text = await readChangelog(this.#repo.context, this.#repo.layout.public, newest);
-      this.#state.saveChangelog(newest.sha256, text);
+      // unpacking takes a process: not where the list of files is known and has none
+      const prefix = `usr/share/doc/${newest.name}/changelog`;
+      const mayHave = this.#files(newest)?.some((path) => path.startsWith(prefix)) ?? true;
+      const text = mayHave ? await readChangelog(this.#repo.context, this.#repo.layout.public, newest) : '';
+      texts.set(newest.sha256, text);
     }
+    this.#state.transaction(() => {
+      for (const [sha256, text] of texts) this.#state.saveChangelog(sha256, text);
+    });
   }
 
   #writePackage(name: string, isKnown: (name: string) => boolean): void {

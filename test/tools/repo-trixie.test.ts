@@ -105,6 +105,34 @@ describe('apt of Debian 13', () => {
     expect((await apt('apt-cache', 'policy', '--snapshot', first, 'app')).stdout).toContain('Candidate: 1\n');
   });
 
+  it('takes translations, patches, zstd and SHA512', async () => {
+    await using world = await createWorld();
+    using repo = await repoWithKey(world, 'ed25519');
+    await repo.saveSuite('test', {
+      translations: true,
+      pdiffs: 5,
+      compressions: ['none', 'xz', 'zstd'],
+      hashes: ['SHA512'],
+    });
+    for (let n = 0; n < 40; n += 1) await makePackage(world.context, join(world.path, 'in'), { name: `pkg-${n}` });
+    await repo.add('test', [join(world.path, 'in')]);
+    await addVersion(world, repo, '1');
+    await using server = await serveRepo(world.context, repo.dir, { listen: '127.0.0.1:0' });
+    const languages = 'Acquire::Languages=en';
+    const zstd = 'Acquire::CompressionTypes::Order=zst';
+    const first = await update(await repo.sources('test', { url: server.url }), '-o', languages, '-o', zstd);
+    expect(complaints(first), first.stdout + first.stderr).toEqual([]);
+    await addVersion(world, repo, '2');
+    const second = await apt('apt-get', 'update', '-o', languages, '-o', 'Debug::Acquire::http=true');
+    expect(complaints(second), second.stdout + second.stderr).toEqual([]);
+    const requests = [...`${second.stdout}\n${second.stderr}`.matchAll(/^GET (\S+) HTTP/gm)].map((match) => match[1]!);
+    expect(requests.filter((path) => /Packages\.diff\/[^/]+\.gz$/.test(path))).toHaveLength(1);
+    expect(requests.filter((path) => /binary-amd64\/by-hash/.test(path))).toEqual([]);
+    expect(requests.some((path) => /Packages\.diff\/by-hash\/SHA512\//.test(path))).toBe(true);
+    const shown = await apt('apt-cache', 'show', '-o', languages, 'app=2');
+    expect(shown.stdout).toContain(' It holds one file.\n');
+  });
+
   it('refuses an expired repository', async () => {
     await using world = await createWorld(new Date(Date.now() - 15 * DAY_MS));
     using repo = await repoWithKey(world, 'ed25519');
