@@ -78,7 +78,7 @@ export async function readInputs(words: readonly string[], cwd: string): Promise
       python.requirementFiles.push(path);
     } else if (wantsPath) {
       throw new UserError('input-not-found', kind ? `buildkit cannot build '${word}'` : `there is no '${word}'`, {
-        hint: 'give a folder with a pyproject.toml, a wheel, a requirements.txt, an npm tarball, or a requirement',
+        hint: 'give a folder with a project or debian/, a .dsc, a wheel, a requirements.txt, an npm tarball, or a requirement',
       });
     } else {
       python.requirements.push(requirement(word));
