@@ -22,6 +22,7 @@ const PACKAGE_OF: Readonly<Record<string, string>> = {
   dpkg: 'dpkg',
   'dpkg-buildpackage': 'dpkg-dev',
   'dpkg-deb': 'dpkg',
+  dput: 'dput',
   'dpkg-shlibdeps': 'dpkg-dev',
   fakeroot: 'fakeroot',
   gcc: 'gcc',

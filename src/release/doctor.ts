@@ -70,6 +70,7 @@ const REQUIREMENTS: readonly Requirement[] = [
   },
   { package: 'dose-distcheck', probe: { program: 'dose-debcheck' }, needed: 'checking closure (tests)', since: 'test' },
   { package: 'chromium', probe: { program: 'chromium' }, needed: 'looking at pages (tests)', since: 'test' },
+  { package: 'dput', probe: { program: 'dput' }, needed: 'uploading (tests)', since: 'test' },
   { package: 'openssl', probe: { program: 'openssl' }, needed: 'making certificates (tests)', since: 'test' },
   { package: 'gpgv', probe: { program: 'gpgv' }, needed: 'checking signatures (tests)', since: 'test' },
   { package: 'gpg', probe: { program: 'gpg' }, needed: 'checking keys (tests)', since: 'test' },

@@ -17,7 +17,7 @@ import { AccessLog } from './access-log.ts';
 import { type CertificateFiles, certificateState, readCertificate } from './certificate.ts';
 import { layoutOf } from './layout.ts';
 import { Repo } from './repo.ts';
-import { handleWrite, RateLimit, TooMany, type UploadLimits, writeRequestOf } from './upload.ts';
+import { drain, handleWrite, RateLimit, TooMany, type UploadLimits, writeRequestOf } from './upload.ts';
 
 export interface ServeOptions {
   /** 'host:port'; port 0 takes a free one. */
@@ -215,6 +215,8 @@ async function answer(server: Server, request: Request, response: Response): Pro
     }
     if (response.headersSent) response.destroy();
     else {
+      const isSlow = error instanceof UserError && error.code === 'too-slow';
+      if (!request.complete && !isSlow) await drain(request, server.limits).catch(() => {});
       if (!request.complete) response.setHeader('Connection', 'close'); // nobody reads the rest of it
       refuse(response, error);
     }

@@ -162,6 +162,17 @@ async function receive(request: IncomingMessage, path: string, limits: UploadLim
   }
 }
 
+/**
+ * Reads what is left of a body and throws it away: dput sends all of it before it looks at the answer, and would see a broken
+ * connection in place of "401". A body that is longer than any upload may be is not waited for.
+ */
+export async function drain(request: IncomingMessage, limits: UploadLimits): Promise<void> {
+  if (!(Number(request.headers['content-length'] ?? Number.NaN) <= limits.maxBytes)) return;
+  using patience = new Patience(limits.seconds * 1000);
+  const body = request.iterator({ destroyOnReturn: false });
+  while (!(await patience.wait(body.next())).done);
+}
+
 /** How long somebody is waited for: in all, and for the next piece. */
 class Patience implements Disposable {
   readonly #idleMs: number;

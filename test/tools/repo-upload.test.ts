@@ -1,6 +1,7 @@
 /** Writing over HTTP, and what a running server does by itself. */
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -105,6 +106,46 @@ describe('uploading', () => {
     expect(await send('hello_1.0.changes', changes)).toContain('"name":"hello"');
     expect(repo.list('bookworm')).toHaveLength(1);
     expect(await readdir(join(repo.dir, 'incoming'))).toEqual([]);
+  });
+
+  it('is what dput does, also of a file that is larger than any buffer', async () => {
+    await using world = await createWorld();
+    using repo = await newRepo(world);
+    const token = repo.createToken({ name: 'ci', role: 'upload', suites: ['bookworm'] });
+    await using server = await serving(world, repo);
+    const folder = join(world.path, 'in');
+    const data = randomBytes(12 * 1024 * 1024).toString('hex'); // dput sends all of it before it is asked for the password
+    const made = await makePackage(world.context, folder, { name: 'hello', data });
+    const { size, sha1, sha256, md5 } = made;
+    const file = 'hello_1.0_all.deb';
+    const lines = [
+      ...[
+        'Format: 1.8',
+        'Date: Mon, 01 Jan 2024 00:00:00 +0000',
+        'Source: hello',
+        'Binary: hello',
+        'Architecture: all',
+      ],
+      ...['Version: 1.0', 'Distribution: bookworm', 'Urgency: low', 'Maintainer: T <t@example.org>'],
+      ...['Changed-By: T <t@example.org>', 'Description:', ' hello - test', 'Changes:', ' hello (1.0)', ' .', '   * x'],
+      ...['Checksums-Sha1:', ` ${sha1} ${size} ${file}`, 'Checksums-Sha256:', ` ${sha256} ${size} ${file}`],
+      ...['Files:', ` ${md5} ${size} misc optional ${file}`, ''],
+    ];
+    await writeFile(join(folder, 'hello_1.0_all.changes'), lines.join('\n'));
+    const section = ['[ours]', `fqdn = 127.0.0.1:${server.port}`, 'method = http', 'login = ci', 'run_dinstall = 0'];
+    await writeFile(
+      join(world.path, 'dput.cf'),
+      [...section, 'incoming = /upload/bookworm', 'allow_unsigned_uploads = 1', ''].join('\n'),
+    );
+    const dput = (password: string, okExitCodes: readonly number[]) =>
+      run({}, 'dput', ['-c', join(world.path, 'dput.cf'), '--force', 'ours', join(folder, 'hello_1.0_all.changes')], {
+        ...{ env: { HOME: world.path }, input: `${password}\n`, okExitCodes, timeoutMs: 120_000 },
+      });
+    expect((await dput('wrong', [1])).stdout).toContain('Upload failed as unauthorized');
+    expect(repo.list()).toEqual([]);
+    await dput(token, [0]);
+    expect(repo.list('bookworm')).toMatchObject([{ name: 'hello', sha256 }]);
+    expect(repo.history()[0]).toMatchObject({ who: 'token ci' });
   });
 
   it('has limits on size and number, and takes no odd names', async () => {
