@@ -21,6 +21,7 @@ import type { BuildPolicy, DependencyMode, PackageJob, PlannedDependency } from 
 import { chooseMaintainer } from './maintainer.ts';
 import { prepareManifest } from './manifest/builder.ts';
 import type { NodeBuildOptions } from './node/builder.ts';
+import { expandWorkspaces } from './node/workspaces.ts';
 import { type Built, buildJob, type ExtraRelations, placePackages } from './produce.ts';
 import { type PublishedPackage, refuseOldVersions } from './published.ts';
 import { preparePython } from './python/builder.ts';
@@ -252,7 +253,7 @@ async function prepare(context: Context, request: BuildRequest): Promise<Prepare
   for (const { folder, manifest } of inputs.manifests) {
     jobs.push(await prepareManifest(context, folder, manifest, options));
   }
-  for (const input of inputs.node) {
+  for (const input of await expandWorkspaces(inputs.node)) {
     const { prepareNode } = await import('./node/builder.ts'); // npm's own code is large: loaded for those who need it
     const node = stack.use(await prepareNode(context, input, { ...options, ...nodeOptions(options.policy) }));
     jobs.push(...node.jobs);

@@ -1,7 +1,7 @@
 /** The npm builder against a registry on the loopback that is honest, broken, hostile or gone. */
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Context } from '../../src/core/context.ts';
 import { run } from '../../src/core/run.ts';
@@ -9,6 +9,7 @@ import { extractDeb, listDeb, writeDeb } from '../../src/deb/archive.ts';
 import { type BinaryPackage, debFileName } from '../../src/deb/package.ts';
 import { suiteFacts } from '../../src/deb/suites.ts';
 import { type NodeBuildOptions, type NodeInput, prepareNode } from '../../src/pkg/node/builder.ts';
+import { expandWorkspaces } from '../../src/pkg/node/workspaces.ts';
 import { type FakePackage, type NpmRegistry, npmRegistry, packTarball } from '../support/npm-registry.ts';
 import { createWorld, type World } from '../support/world.ts';
 
@@ -63,8 +64,10 @@ const serveThese = async (...packages: FakePackage[]) => {
 async function project(files: Readonly<Record<string, unknown>>): Promise<NodeInput> {
   const folder = join(world.path, 'project');
   await mkdir(folder, { recursive: true });
-  for (const [path, content] of Object.entries(files))
+  for (const [path, content] of Object.entries(files)) {
+    await mkdir(dirname(join(folder, path)), { recursive: true });
     await writeFile(join(folder, path), typeof content === 'string' ? content : JSON.stringify(content));
+  }
   return { kind: 'project', folder };
 }
 
@@ -127,6 +130,39 @@ describe('what cannot be', () => {
     expect(await leftovers()).toEqual([]);
   });
 
+  it('workspaces are packages of their own, and carry what they need of each other from its folder', async () => {
+    await serveThese({ name: 'dep', version: '1.0.0', files: { 'index.js': 'module.exports = "dep"' } });
+    const top = await project({
+      'package.json': { name: 'top', private: true, workspaces: ['packages/*', '!packages/old'] },
+      'packages/cli/package.json': {
+        name: 'shop-cli',
+        version: '1.0.0',
+        bin: 'cli.js',
+        dependencies: { 'shop-lib': '^2.0.0' },
+      },
+      'packages/cli/cli.js': 'console.log(require("shop-lib"))',
+      'packages/lib/package.json': {
+        name: 'shop-lib',
+        version: '2.1.0',
+        dependencies: { '@shop/core': '*', dep: '^1.0.0' },
+      },
+      'packages/lib/index.js': 'module.exports = require("@shop/core") + " " + require("dep")',
+      'packages/core/package.json': { name: '@shop/core', version: '0.3.0' },
+      'packages/core/index.js': 'module.exports = "core"',
+      'packages/old/package.json': { name: 'shop-old', version: '0.1.0' },
+    });
+    const inputs = await expandWorkspaces([top]);
+    expect(inputs.map((one) => one.kind === 'project' && basename(one.folder))).toEqual(['cli', 'core', 'lib']);
+    const packages = await build(inputs[0]!);
+    expect(packages.map((one) => one.name)).toEqual(['shop-cli']);
+    const target = join(world.path, 'workspace-root');
+    await extractDeb(world.context, packages[0]!.path, target);
+    const { stdout } = await run(world.context, process.execPath, [join(target, 'usr/lib/shop-cli/cli.js')]);
+    expect(stdout.trim()).toBe('core dep');
+    const own = JSON.parse(await readFile(join(target, 'usr/lib/shop-cli/package.json'), 'utf8'));
+    expect(own.dependencies).toEqual({ 'shop-lib': '^2.0.0' });
+  });
+
   it('two needs that exclude each other are shown with both chains', async () => {
     await serveThese(
       { name: 'host', version: '1.0.0' },
@@ -155,7 +191,7 @@ describe('what cannot be', () => {
     expect(performance.now() - started).toBeLessThan(30_000);
   });
 
-  it('packages from git, workspaces, wrong names and unknown keys are refused', async () => {
+  it('packages from git, empty workspaces, wrong names and unknown keys are refused', async () => {
     await serveThese({
       name: 'dep',
       version: '1.0.0',
@@ -163,7 +199,7 @@ describe('what cannot be', () => {
     });
     await expect(build(spec('dep'))).rejects.toMatchObject({ code: 'npm-source' });
     const workspace = await project({ 'package.json': { name: 'app', version: '1.0.0', workspaces: ['a'] } });
-    await expect(build(workspace)).rejects.toMatchObject({ code: 'npm-workspaces' });
+    await expect(expandWorkspaces([workspace])).rejects.toMatchObject({ code: 'npm-workspaces' });
     const unnamed = await project({ 'package.json': { name: 'ü', version: '1.0.0' } });
     await expect(build(unnamed)).rejects.toMatchObject({ code: 'debian-name' });
     const wrongKey = await project({ 'package.json': { name: 'app', version: '1.0.0', buildkit: { unit: [] } } });

@@ -215,9 +215,15 @@ async function plan(context: Context, prepared: Prepared): Promise<Omit<NodeBuil
     };
   });
   const nameOf = new Map(nodePlan.packages.map((one) => [one.storeKey, one.debianName]));
-  const edges = nodePlan.packages.flatMap((one) =>
-    [...one.links.values()].map((key) => [one.debianName, nameOf.get(key)!] as const),
-  );
+  const present = new Set([...decisions.present.values()].map((one) => one.debianName));
+  const edges = nodePlan.packages.flatMap((one) => {
+    const suite = one.depends.flatMap((group) => group.map((relation) => relation.name));
+    const names = [
+      ...[...one.links.values()].map((key) => nameOf.get(key)!),
+      ...suite.filter((name) => present.has(name)),
+    ];
+    return [...new Set(names)].map((name) => [one.debianName, name] as const);
+  });
   return { jobs, edges, warnings: nodePlan.warnings, table: decisions.table, author, maintainer };
 }
 

@@ -17,6 +17,7 @@ import { type ToolTable, toolSchema } from '../python/project.ts';
 import type { Manifest } from './arborist.ts';
 import { asTable, programsOf, textOf } from './manifest.ts';
 import { debianAppName, debianNodeName } from './names.ts';
+import { neededSiblings } from './workspaces.ts';
 
 export interface NodeProject {
   readonly folder: string;
@@ -27,6 +28,8 @@ export interface NodeProject {
   readonly manifestText: string;
   readonly tool: ToolTable;
   readonly debianName: string;
+  /** Members of the same workspaces that it needs, names to folders. */
+  readonly siblings: ReadonlyMap<string, string>;
   /** Seconds since the epoch: of the last commit, else a fixed day. */
   readonly date: number;
 }
@@ -42,7 +45,7 @@ export async function isNodeProject(folder: string): Promise<boolean> {
 }
 
 /**
- * @throws UserError `package-json`, `package-json-value`, `npm-workspaces`, `debian-name`
+ * @throws UserError `package-json`, `package-json-value`, `debian-name`
  */
 export async function readNodeProject(context: Context, folder: string): Promise<NodeProject> {
   const file = join(folder, 'package.json');
@@ -56,16 +59,21 @@ export async function readNodeProject(context: Context, folder: string): Promise
       hint: 'a package needs both: "name": "hello", "version": "1.0.0"',
     });
   }
-  if (manifest.workspaces !== undefined) {
-    throw new UserError('npm-workspaces', `'${name}' is a workspace of several packages`, {
-      file,
-      hint: 'build the folder of one of them; what it needs of the others must be in a registry',
-    });
-  }
   const tool = readTool(manifest, file);
   const isApp = programsOf(name, manifest).size > 0 || tool.units.length > 0;
   const debianName = tool.package ?? (isApp ? debianAppName(name) : debianNodeName(name));
-  return { folder, name, version, manifest, manifestText, tool, debianName, date: await dateOf(context, folder) };
+  const siblings = await neededSiblings(folder);
+  return {
+    folder,
+    name,
+    version,
+    manifest,
+    manifestText,
+    tool,
+    debianName,
+    siblings,
+    date: await dateOf(context, folder),
+  };
 }
 
 /** A lock without its package.json holds enough of it. */
@@ -125,11 +133,15 @@ export async function copyProject(
   for (const lock of LOCKS) {
     if (await exists(join(project.folder, lock))) await copyFile(join(project.folder, lock), join(target, lock));
   }
-  const { devDependencies: _, ...kept } = project.manifest;
-  const dependencies = Object.fromEntries(
-    ['dependencies', 'optionalDependencies'].map((field) => [field, withAbsoluteFolders(project, kept[field])]),
-  );
-  await writeFile(join(target, 'package.json'), JSON.stringify({ ...kept, ...dependencies }));
+  const { devDependencies: _, workspaces: __, ...kept } = project.manifest;
+  // siblings of siblings stand on top, too: whoever needs them finds them there and asks no registry
+  const siblings = Object.fromEntries([...project.siblings].map(([name, folder]) => [name, `file:${folder}`]));
+  const optional = withAbsoluteFolders(project, kept.optionalDependencies);
+  const fields = {
+    dependencies: { ...withAbsoluteFolders(project, kept.dependencies), ...siblings },
+    optionalDependencies: Object.fromEntries(Object.entries(optional).filter(([name]) => !project.siblings.has(name))),
+  };
+  await writeFile(join(target, 'package.json'), JSON.stringify({ ...kept, ...fields }));
 }
 
 function withAbsoluteFolders(project: NodeProject, dependencies: unknown): Record<string, unknown> {

@@ -12,6 +12,7 @@ import type { PackageJob } from '../job.ts';
 import type { NodeBuild, NodeBuildOptions, NodeInput } from './builder.ts';
 import { readNpmOptions } from './npmrc.ts';
 import { digestTree } from './project.ts';
+import { neededSiblings } from './workspaces.ts';
 
 const FRESH_MS = 10 * 60 * 1000;
 
@@ -48,7 +49,10 @@ export async function rememberNode(
 }
 
 async function contentOf(input: NodeInput): Promise<string | undefined> {
-  if (input.kind === 'project') return digestTree(input.folder);
+  if (input.kind === 'project') {
+    const siblings = [...(await neededSiblings(input.folder)).values()];
+    return keyOf(await Promise.all([input.folder, ...siblings].map(digestTree)));
+  }
   return input.spec.startsWith('/') ? digestFile(input.spec, 'sha256') : undefined;
 }
 
