@@ -61,6 +61,16 @@ describe('buildkit key', () => {
     const fd = 'exec "$0" "$@" --passphrase-fd 3 3<"$SECRET"';
     const line = ['-c', fd, PROGRAM, '-C', world.path, '--state', world.context.stateDir, 'repo', 'publish', '--force'];
     expect((await run({}, 'sh', line, { env: { SECRET: secret } })).stdout).toContain('published bookworm');
+    // on a terminal it is asked for, and not shown
+    const asking = [PROGRAM, '-C', world.path, '--state', world.context.stateDir, 'repo', 'publish', '--force'].join(
+      ' ',
+    );
+    const typed = await run({}, 'script', ['-qec', asking, '/dev/null'], { input: 'correct horse\n' });
+    expect(typed.stdout).toContain('Passphrase of Me <me@example.org>');
+    expect(typed.stdout).toContain('published bookworm');
+    // nor is it kept: not in transcripts, not in the repository
+    const kept = await run({}, 'grep', ['-rl', 'correct horse', world.path], { okExitCodes: [0, 1] });
+    expect(kept.stdout.trim()).toBe(secret);
   });
 });
 
