@@ -1,7 +1,7 @@
 /**
  * `node bench/vm.ts [ROUNDS]`: how soon a machine can be worked in. The plain recipe (QEMU and ssh as anyone would start them),
  * ours to a settled system, an instant clone to a working `run true`, four clones at once; what `vm create` costs. In turns,
- * under the acceleration that this machine has. BUILDKIT_TEST_STATE names a state folder whose base is used.
+ * under the acceleration that this machine has, with the CPU seconds of QEMU. The plain recipe boots a base of `--plain`. BUILDKIT_TEST_STATE names a state folder whose base is used.
  */
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -15,7 +15,7 @@ import { chooseAccel } from '../src/vm/accel.ts';
 import { type Base, buildBase } from '../src/vm/base.ts';
 import { oemString } from '../src/vm/guest.ts';
 import { userKey } from '../src/vm/key.ts';
-import { createVm } from '../src/vm/machine.ts';
+import { createVm, machineStatus, readMachine } from '../src/vm/machine.ts';
 import { freePort } from '../src/vm/port.ts';
 import { accelArgs, userNet } from '../src/vm/qemu.ts';
 import { destroyVm, startVm } from '../src/vm/vm.ts';
@@ -23,7 +23,7 @@ import { destroyVm, startVm } from '../src/vm/vm.ts';
 const MAC = '52:54:00:00:00:01';
 
 /** What a person would type: an overlay, QEMU, and ssh tried again and again. */
-async function plainBoot(context: Context, base: Base, folder: string): Promise<void> {
+async function plainBoot(context: Context, base: Base, folder: string): Promise<number> {
   await mkdir(folder, { recursive: true });
   const key = await userKey(context);
   const settings = { hostname: 'plain', authorizedKeys: [key.publicKey], nets: [userNet(MAC)], hosts: [] };
@@ -51,23 +51,35 @@ async function plainBoot(context: Context, base: Base, folder: string): Promise<
     if (tried.exitCode === 0) break;
     await sleep(200);
   }
+  const cpu = await cpuSeconds(qemu.pid);
   qemu.kill('SIGKILL');
+  return cpu;
 }
 
-async function ours(context: Context, base: Base, instant: boolean, settled: () => void): Promise<void> {
+/** Fields utime and stime of proc(5), in hundredths of a second. */
+async function cpuSeconds(pid: number): Promise<number> {
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8');
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / 100;
+}
+
+async function ours(context: Context, base: Base, instant: boolean, settled: () => void): Promise<number> {
   await using vm = await startVm(context, { base: base.id, instant });
   await vm.must(['true']);
   settled();
+  return await cpuSeconds((await machineStatus(context, await readMachine(context, vm.name))).pid ?? 0);
 }
 
 /** Seconds until `body` calls its argument. */
-async function timed(body: (settled: () => void) => Promise<void>): Promise<number> {
+async function timed(
+  body: (settled: () => void) => Promise<number | undefined>,
+): Promise<[seconds: number, cpu: number]> {
   const began = performance.now();
   let seconds = 0;
-  await body(() => {
+  const cpu = await body(() => {
     seconds = (performance.now() - began) / 1000;
   });
-  return seconds || (performance.now() - began) / 1000;
+  return [seconds || (performance.now() - began) / 1000, cpu ?? 0];
 }
 
 async function compare(rounds: number): Promise<void> {
@@ -81,23 +93,27 @@ async function compare(rounds: number): Promise<void> {
     cacheDir: join(scratch.path, 'cache'),
     programDir: join(import.meta.dirname, '..'),
   };
+  const plainBase = await buildBase(context, { suite: 'bookworm', profile: 'plain' });
   const base = await buildBase(context, { suite: 'bookworm' });
   await ours(context, base, true, () => {}); // freezes
   const results = new Map<string, number[]>();
-  const note = async (name: string, body: (settled: () => void) => Promise<void>) => {
-    const seconds = await timed(body);
+  const note = async (name: string, body: (settled: () => void) => Promise<number | undefined>) => {
+    const [seconds, cpu] = await timed(body);
     results.set(name, [...(results.get(name) ?? []), seconds]);
-    console.log(`  ${name}: ${seconds.toFixed(2)} s`);
+    console.log(`  ${name}: ${seconds.toFixed(2)} s, ${cpu.toFixed(1)} CPU seconds of QEMU`);
   };
   for (let round = 1; round <= rounds; round += 1) {
     console.log(`round ${round}, load ${(await readFile('/proc/loadavg', 'utf8')).split(' ', 1)[0]}`);
-    await note('plain recipe, to ssh', () => plainBoot(context, base, join(scratch.path, `plain${round}`)));
+    await note('plain recipe, to ssh', () => plainBoot(context, plainBase, join(scratch.path, `plain${round}`)));
     await note('ours, to a settled system', (settled) => ours(context, base, false, settled));
     await note('instant clone, to run true', (settled) => ours(context, base, true, settled));
     await note('four instant clones at once', async () => {
-      await Promise.all([1, 2, 3, 4].map(() => ours(context, base, true, () => {})));
+      return (await Promise.all([1, 2, 3, 4].map(() => ours(context, base, true, () => {})))).reduce((a, b) => a + b);
     });
-    await note('create', async () => void (await createVm(context, `bench${round}`, { base: base.id })));
+    await note('create', async () => {
+      await createVm(context, `bench${round}`, { base: base.id });
+      return undefined;
+    });
     await destroyVm(context, `bench${round}`);
   }
   const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;

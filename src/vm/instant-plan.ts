@@ -1,8 +1,9 @@
 /**
  * What an instant clone needs besides QEMU: when a frozen machine may be used, and how a resumed one becomes itself. Pure.
  *
- * Secret: the agent, a few lines of sh that the frozen guest is caught waiting in (on its second serial line), and the script
- * that it is sent after the resume: right clock, fresh entropy, its own name, machine-id and host key.
+ * Secret: the agent, a few lines of perl (essential in Debian) that the frozen guest is caught waiting in, on its second serial
+ * line, and the program that it is sent after the resume: right clock, fresh entropy, its own name, machine-id and host
+ * key. It starts no process, each of which costs an emulated CPU a tenth of a second.
  */
 import { createHash } from 'node:crypto';
 
@@ -14,7 +15,7 @@ export interface FrozenShape {
   readonly cpus: number;
   readonly accel: 'kvm' | 'tcg';
   readonly cpuModel: string | undefined;
-  /** What `qemu-system-x86_64 --version` says. */
+  /** Path, size and date of the program. */
   readonly qemu: string;
   /** Model and flags, from /proc/cpuinfo. */
   readonly hostCpu: string;
@@ -22,7 +23,7 @@ export interface FrozenShape {
 }
 
 /** Changes whenever what is frozen, or how, changes. */
-const FORMAT = 1;
+const FORMAT = 2;
 
 export function frozenKey(shape: FrozenShape): string {
   const { baseSha256, architecture, memoryMiB, cpus, accel, cpuModel = '', qemu, hostCpu, kernelParameters } = shape;
@@ -39,21 +40,44 @@ export function hostCpuOf(cpuinfo: string): string {
   return lines.map((line) => line.replace(/\s+/g, ' ')).join('\n');
 }
 
-/** Runs in the guest that is frozen: takes one script by its length, runs it, says how it ended. */
-export const AGENT_SCRIPT = `stty raw -echo
-read -r length
-head -c "$length" >/run/buildkit-resume
-sh /run/buildkit-resume >/run/buildkit-resume.log 2>&1
-echo "buildkit-resumed $?"
-[ -s /run/buildkit-resume.log ] && head -c 2000 /run/buildkit-resume.log
-echo buildkit-end
-rm -f /run/buildkit-resume
+/** Runs in the guest that is frozen: takes one program by its length, runs it, says what failed. */
+export const AGENT_SCRIPT = `use strict;
+use MIME::Base64;
+$| = 1;
+our $failed = '';
+sub want {
+  my ($size) = @_;
+  my $bytes = '';
+  while (length($bytes) < $size) {
+    sysread(STDIN, $bytes, $size - length($bytes), length($bytes)) or exit 1;
+  }
+  return $bytes;
+}
+sub check {
+  my ($what, $ok) = @_;
+  $failed .= "$what: $!\\n" unless $ok;
+}
+sub put {
+  my ($path, $mode, $content) = @_;
+  my $file;
+  check($path, open($file, '>', "$path.new") && print($file decode_base64($content)) && close($file)
+    && chmod($mode, "$path.new") && rename("$path.new", $path));
+}
+my $line = '';
+$line .= want(1) until $line =~ /\\n/;
+eval(want(int($line)) . ';1') or $failed .= $@;
+print 'buildkit-resumed ', ($failed eq '' ? 0 : 1), "\\n", substr($failed, 0, 2000), "buildkit-end\\n";
+# the journal moves to the new machine-id once whoever waited has logged in
+close(STDOUT);
+sleep 5;
+exec 'systemctl', '--no-block', 'restart', 'systemd-journald';
 `;
 
 /** Starts the agent so that nothing but the freezing ends its wait; the script comes on stdin. */
 export const AGENT_START = `umask 077
 cat >/run/buildkit-agent
-setsid sh -c 'exec sh /run/buildkit-agent </dev/ttyS1 >/dev/ttyS1 2>/dev/null' &
+stty raw -echo </dev/ttyS1
+setsid sh -c 'exec perl /run/buildkit-agent </dev/ttyS1 >/dev/ttyS1 2>/dev/null' &
 sync
 echo 3 >/proc/sys/vm/drop_caches
 `;
@@ -72,40 +96,34 @@ export interface ResumedIdentity {
   readonly entropy: Uint8Array;
 }
 
-/** RNDADDENTROPY and RNDRESEEDCRNG of random(4), by perl, which is essential in Debian. */
-const RESEED = `perl -MMIME::Base64 -e '
-my $bytes = decode_base64($ARGV[0]);
-open(my $random, "+<", "/dev/random") or die;
-ioctl($random, 0x40085203, pack("iia*", 8 * length($bytes), length($bytes), $bytes)) or die;
-ioctl($random, 0x5207, 0) or die;
-'`;
-
-/** What the agent runs. sshd takes up its new key by a hang-up; the journal moves to the new machine-id in its own time. */
+/** What the agent runs. sshd takes up its new key by a hang-up. */
 export function resumeScript(identity: ResumedIdentity): string {
   const { hostname, machineId, hostKey, hostPublicKey, authorizedKeys, hosts, timeMs, entropy } = identity;
-  const file = (path: string, mode: string, content: string) =>
-    `echo ${Buffer.from(content).toString('base64')} | base64 -d >${path}.new && chmod ${mode} ${path}.new && mv -f ${path}.new ${path} || failed=1`;
+  const base64 = (content: string | Uint8Array) => Buffer.from(content).toString('base64');
+  const file = (path: string, mode: string, content: string) => `put('${path}', 0${mode}, '${base64(content)}');`;
   const etcHosts = [
     '127.0.0.1 localhost',
     '::1 localhost ip6-localhost ip6-loopback',
     `127.0.1.1 ${hostname}`,
     ...hosts,
   ];
+  const [seconds, nanoseconds] = [Math.floor(timeMs / 1000), Math.floor(timeMs % 1000) * 1_000_000];
   return [
-    'failed=0',
-    'umask 077',
-    `date -u -s @${(timeMs / 1000).toFixed(3)} >/dev/null || failed=1`,
-    `${RESEED.trim()} ${Buffer.from(entropy).toString('base64')} || failed=1`,
-    `echo ${hostname} >/proc/sys/kernel/hostname`,
+    'umask 077; my ($random, $name, $pid);',
+    // clock_settime(2), RNDADDENTROPY and RNDRESEEDCRNG of random(4)
+    `my $time = pack('qq', ${seconds}, ${nanoseconds});`,
+    "check('clock', syscall(227, 0, $time) == 0);",
+    `my $bytes = decode_base64('${base64(entropy)}');`,
+    "check('random', open($random, '+<', '/dev/random')",
+    "  && ioctl($random, 0x40085203, pack('iia*', 8 * length($bytes), length($bytes), $bytes)) && ioctl($random, 0x5207, 0));",
+    `check('hostname', open($name, '>', '/proc/sys/kernel/hostname') && print($name '${hostname}') && close($name));`,
     file('/etc/hostname', '644', `${hostname}\n`),
     file('/etc/hosts', '644', `${etcHosts.join('\n')}\n`),
     file('/etc/machine-id', '444', `${machineId}\n`),
     file('/root/.ssh/authorized_keys', '600', `${authorizedKeys.join('\n')}\n`),
     file('/etc/ssh/ssh_host_ed25519_key', '600', hostKey),
     file('/etc/ssh/ssh_host_ed25519_key.pub', '644', `${hostPublicKey}\n`),
-    'kill -HUP "$(cat /run/sshd.pid)" || failed=1',
-    '(sleep 1; systemctl --no-block restart systemd-journald) >/dev/null 2>&1 &',
-    'exit $failed',
+    "check('sshd', open($pid, '<', '/run/sshd.pid') && kill('HUP', int(<$pid>)));",
     '',
   ].join('\n');
 }

@@ -70,14 +70,22 @@ function toFrozen(context: Context, key: string): Frozen {
 /** Names what would be frozen for `shape` on this machine, as it is now. */
 export async function keyOf(context: Context, shape: Shape): Promise<string> {
   const { base, choice, memoryMiB, cpus, kernelParameters } = shape;
-  const version = await run(context, qemuProgram(base.architecture), ['--version']);
   const facts: FrozenShape = {
     ...{ baseSha256: base.sha256, architecture: base.architecture, memoryMiB, cpus, kernelParameters },
     ...{ accel: choice.accel, cpuModel: choice.cpu },
-    qemu: version.stdout.split('\n', 1)[0] ?? '',
+    qemu: await programStamp(context, qemuProgram(base.architecture)),
     hostCpu: hostCpuOf(await readFile('/proc/cpuinfo', 'utf8')),
   };
   return frozenKey(facts);
+}
+
+/** Which QEMU it is; asking it for its version would take longer than reading that. */
+async function programStamp(context: Context, program: string): Promise<string> {
+  for (const folder of (context.env.PATH ?? '').split(':')) {
+    const facts = await stat(join(folder, program)).catch(() => undefined);
+    if (facts?.isFile()) return `${join(folder, program)} ${facts.size} ${facts.mtimeMs}`;
+  }
+  return program;
 }
 
 /** What is frozen under `key`, if it is. */

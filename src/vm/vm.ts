@@ -691,9 +691,12 @@ function portTaken(error: ToolError): ToolError {
   });
 }
 
-/** The tiny initrd knows virtio disks alone. */
+/** The tiny initrd knows virtio disks alone, and no parameters. */
 function bootOf(base: Base, record: MachineRecord, options: StartOptions): NonNullable<QemuPlan['boot']> {
-  const tiny = (options.diskInterface ?? 'virtio') === 'virtio' ? base.tinyInitrd : undefined;
+  const known =
+    (options.diskInterface ?? 'virtio') === 'virtio' &&
+    !(options.kernelParameters ?? []).some((one) => /^(init|root|rootflags|break)(=|$)/.test(one));
+  const tiny = known ? base.tinyInitrd : undefined;
   // what the disk of a clone says is its source's
   const parameters = [...kernelParameters(base, options), `systemd.machine_id=${machineIdOf(record)}`];
   return { kernel: base.kernel, initrd: tiny ?? base.initrd, parameters };

@@ -1,5 +1,7 @@
+import { execFileSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import {
+  AGENT_SCRIPT,
   type FrozenShape,
   frozenKey,
   hostCpuOf,
@@ -50,18 +52,25 @@ describe('resumeScript', () => {
   };
   const script = resumeScript(identity);
   const written = (path: string) => {
-    const line = script.split('\n').find((one) => one.includes(`>${path}.new`));
-    return Buffer.from(/^echo (\S+) /.exec(line ?? '')?.[1] ?? '', 'base64').toString();
+    const content = new RegExp(`^put\\('${path}', 0\\d+, '(.*)'\\);$`, 'm').exec(script)?.[1] ?? '';
+    return Buffer.from(content, 'base64').toString();
   };
 
   it('sets clock, entropy, names and keys, before sshd takes them up', () => {
-    expect(script).toContain('date -u -s @1800000000.250');
+    expect(script).toContain("pack('qq', 1800000000, 250000000)");
     expect(script).toContain(Buffer.from(identity.entropy).toString('base64'));
     expect(written('/etc/hostname')).toBe('web\n');
     expect(written('/etc/machine-id')).toBe('0123456789abcdef0123456789abcdef\n');
     expect(written('/etc/hosts')).toContain('127.0.1.1 web\n10.0.2.2 host.buildkit\n');
     expect(written('/etc/ssh/ssh_host_ed25519_key')).toBe('KEY\n');
-    expect(script.indexOf('kill -HUP')).toBeGreaterThan(script.indexOf('/etc/ssh/ssh_host_ed25519_key.pub'));
+    expect(script.indexOf("kill('HUP'")).toBeGreaterThan(script.indexOf('/etc/ssh/ssh_host_ed25519_key.pub'));
+  });
+
+  it('is perl that the agent can read', () => {
+    const check = `my $code = "sub { $ARGV[0] }"; eval($code) or die $@;`;
+    const subs = AGENT_SCRIPT.slice(0, AGENT_SCRIPT.indexOf("my $line = ''"));
+    execFileSync('perl', ['-e', `${subs}\n${check}`, script], { stdio: 'pipe' });
+    execFileSync('perl', ['-c', '-e', AGENT_SCRIPT], { stdio: 'pipe' });
   });
 });
 
