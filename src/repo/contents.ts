@@ -5,8 +5,7 @@
  * of the package: publishing unpacks nothing that it has seen before.
  */
 import { join } from 'node:path';
-import { promisify } from 'node:util';
-import { gunzip, gzip } from 'node:zlib';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import type { Context } from '../core/context.ts';
 import { type DebFile, listDebs } from '../deb/archive.ts';
 import type { Catalog, CatalogPackage, IndexKey } from './catalog.ts';
@@ -14,9 +13,6 @@ import { gzipMember } from './compress.ts';
 import type { StanzaStyle } from './indexes.ts';
 import type { Layout } from './layout.ts';
 import { applyOverride, type Override } from './overrides.ts';
-
-const pack = promisify(gzip);
-const unpack = promisify(gunzip);
 
 /** Text of one gzip member: members are joined, so that memory stays small. */
 const PIECE_CHARACTERS = 1024 * 1024;
@@ -38,7 +34,7 @@ export async function* contentsMembers(
   await listMissing(context, layout, catalog, items);
   for (const { sha256, place } of items) {
     context.signal.throwIfAborted();
-    for (const path of await pathsOf(catalog, sha256)) {
+    for (const path of pathsOf(catalog, sha256)) {
       const known = places.get(path);
       if (known === undefined) places.set(path, place);
       else if (!known.split(',').includes(place)) places.set(path, `${known},${place}`);
@@ -86,7 +82,7 @@ async function listMissing(
       part.map((item) => join(layout.public, item.filename)),
     )) {
       context.signal.throwIfAborted();
-      lists.push(await pack(renderPaths(files)));
+      lists.push(gzipSync(renderPaths(files)));
     }
     catalog.transaction(() => {
       for (const [index, { sha256 }] of part.entries()) catalog.saveFileList(sha256, lists[index]!);
@@ -102,7 +98,8 @@ function renderPaths(files: readonly DebFile[]): string {
   return named.map((file) => file.path.slice(1)).join('\n');
 }
 
-async function pathsOf(catalog: Catalog, sha256: string): Promise<string[]> {
-  const text = (await unpack(catalog.fileList(sha256)!)).toString('utf8');
+/** Not by a thread for each: the lists are small and many. */
+function pathsOf(catalog: Catalog, sha256: string): string[] {
+  const text = gunzipSync(catalog.fileList(sha256)!).toString('utf8');
   return text.split('\n').filter((path) => path !== '');
 }
