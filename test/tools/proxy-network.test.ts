@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type RunningProgram, run, start } from '../../src/core/run.ts';
 import { type Borrowed, borrow } from '../support/borrowed.ts';
@@ -11,6 +12,7 @@ import { freePort } from '../support/debian-root.ts';
 import { connect, makeNamespace } from '../support/netns.ts';
 
 const BUILDKIT = resolve(import.meta.dirname, '../../bin/buildkit');
+const ASK = fileURLToPath(new URL('../support/mdns-ask.ts', import.meta.url));
 const AVAHI = ['avahi-daemon', 'avahi-utils', 'libavahi-core7', 'libavahi-common3', 'libavahi-client3', 'libdaemon0'];
 const BUS = ['dbus-daemon', 'libdbus-1-3', 'libapparmor1', 'libcap-ng0', 'libexpat1', 'libgdbm6'];
 
@@ -125,9 +127,7 @@ describe('between two machines', () => {
     const { stdout } = await until(browse, (result) => /^=.*;3142;/m.test(result.stdout));
     expect(stdout).toMatch(/^=;up0;IPv4;buildkit.*;_apt_proxy._tcp;local;[^;]+;198\.51\.100\.1;(3142|9999);/m);
 
-    const found = await client.sh(`cd ${process.cwd()} && node_modules/.bin/node test/support/mdns-ask.ts`, {
-      timeoutMs: 60_000,
-    });
+    const found = await client.run(process.execPath, [ASK], { timeoutMs: 60_000 });
     expect(found.stdout.trim()).toMatch(/^198\.51\.100\.1:(3142|9999)$/);
 
     await client.run('ip', ['route', 'add', 'default', 'via', '198.51.100.1']);
