@@ -479,13 +479,13 @@ async function fetchSources(wanted: Readonly<Record<string, string>>): Promise<s
     `Dir::State::Lists=${path('fetched/lists')}`,
     'APT::Sandbox::User=root',
   ].flatMap((option) => ['-o', option]);
-  await run(world.context, 'apt-get', [...options, 'update', '-q'], { timeoutMs: 120_000 });
+  await run(world.context, 'apt-get', [...options, 'update', '-q'], { timeoutMs: 500_000 });
   const found: string[] = [];
   for (const [name, suite] of Object.entries(wanted)) {
     const folder = path('fetched', name);
     await mkdir(folder);
     const source = ['source', '-q', '--download-only', `${name}/${suite}`];
-    await run(world.context, 'apt-get', [...options, ...source], { cwd: folder, timeoutMs: 120_000 });
+    await run(world.context, 'apt-get', [...options, ...source], { cwd: folder, timeoutMs: 500_000 });
     found.push(join(folder, (await readdir(folder)).find((file) => file.endsWith('.dsc'))!));
   }
   return found;
