@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config';
 
-const TOOLS_TIMEOUT_MS = 180_000;
+const TOOLS_TIMEOUT_MS = 600_000;
 
 export default defineConfig({
   test: {

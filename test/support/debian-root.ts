@@ -30,7 +30,7 @@ export interface DebianRoot extends AsyncDisposable {
 export async function createDebianRoot(
   suite: string,
   include: readonly string[],
-  timeoutMs = 170_000,
+  timeoutMs = 600_000,
 ): Promise<DebianRoot> {
   const path = await mkdtemp(join(tmpdir(), 'buildkit-root-'));
   const targets = await run({}, 'apt-get', ['indextargets', '--format', '$(SITE) $(RELEASE)', 'Created-By: Packages']);
