@@ -1,5 +1,6 @@
 /** `buildkit repo`: between suites, and back in time. */
 import { resolve } from 'node:path';
+import { UserError } from '../core/errors.ts';
 import { formatBytes } from '../core/log.ts';
 import type { SuiteDifference } from '../repo/history.ts';
 import type { TransferVerb } from '../repo/promote.ts';
@@ -203,7 +204,10 @@ interface VerifyOptions extends Place {
 
 export function addVerify(row: Row, cli: Cli): void {
   row('verify [place]', 'check a published repository, ours or any: a folder with dists/, or a URL')
-    .option('--suite <names...>', "which suites; default: those of this repository; './' for a flat one")
+    .option(
+      '--suite <names...>',
+      "which suites; default: those of the folder, or of this repository for a URL; './' for a flat one",
+    )
     .option('--key <files...>', 'public keys; default: archive-key.gpg of the repository')
     .option('--base <files...>', 'Packages indexes of the distribution: every dependency must be met')
     .option('--no-packages', 'look at the indexes alone')
@@ -237,12 +241,20 @@ export function addVerify(row: Row, cli: Cli): void {
 async function verifiedPlace(cx: CommandContext, given: string | undefined, options: VerifyOptions) {
   if (given !== undefined && options.suite !== undefined)
     return { place: placeGiven(cx, given), suites: options.suite };
-  using repo = await openRepo(cx, given === undefined || /^https?:/.test(given) ? options : { repo: given });
-  const published = repo.suites().map((suite) => suite.name);
-  return {
-    place: given !== undefined && /^https?:/.test(given) ? given : repo.publicDir,
-    suites: options.suite ?? published,
-  };
+  const { suitesIn } = await import('../repo/tree.ts');
+  const there = given === undefined || /^https?:/.test(given) ? [] : await suitesIn(resolve(cx.cwd, given));
+  if (there.length > 0) return { place: placeGiven(cx, given!), suites: there };
+  const isUrl = given !== undefined && /^https?:/.test(given);
+  try {
+    using repo = await openRepo(cx, given === undefined || isUrl ? options : { repo: given });
+    const published = repo.suites().map((suite) => suite.name);
+    return { place: isUrl ? given : repo.publicDir, suites: published };
+  } catch (error) {
+    if (given === undefined || !(error instanceof UserError && error.code === 'no-repository')) throw error;
+    const what = isUrl ? 'a URL does not tell which suites it has' : `'${given}' holds no published suite`;
+    const hint = isUrl ? 'name them: --suite bookworm' : 'name the folder that holds dists/';
+    throw new UserError('no-suites', what, { hint });
+  }
 }
 
 function placeGiven(cx: CommandContext, given: string): string {

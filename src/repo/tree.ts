@@ -1,11 +1,14 @@
 /** A published repository, in a folder or behind a URL, file by file. */
-import { stat } from 'node:fs/promises';
+import { readdir, realpath, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { errnoOf, RemoteError, UserError } from '../core/errors.ts';
 import { type Scratch, scratchFolder } from '../core/files.ts';
 import { download } from '../core/http.ts';
 import { checkUrl } from './settings.ts';
+
+/** 'bookworm/updates', 'experimental/snapshots/a': nobody goes deeper. */
+const DEEPEST_SUITE = 3;
 
 export interface Tree extends AsyncDisposable {
   /** For messages. */
@@ -26,6 +29,27 @@ export async function openTree(context: Context, place: string): Promise<Tree> {
 /** Where the Release of a suite lies: below dists/, or, when it ends in a slash, just there (sources.list(5), "flat"). */
 export function suiteFolder(suite: string): string {
   return suite.endsWith('/') ? suite.replace(/^(?:\.?\/)+/, '') : `dists/${suite}/`;
+}
+
+/**
+ * Suites of a published tree in a folder, by name: each folder below dists/ that has a Release, './' where the tree itself has one. Of
+ * several names for one folder (stable and bookworm) the first.
+ */
+export async function suitesIn(root: string): Promise<string[]> {
+  const found = new Map<string, string>();
+  const visit = async (suite: string, depth: number): Promise<void> => {
+    const folder = join(root, suiteFolder(suite));
+    if ((await isFile(join(folder, 'InRelease'), 'file')) || (await isFile(join(folder, 'Release'), 'file'))) {
+      const real = await realpath(folder);
+      if (!found.has(real)) found.set(real, suite);
+    } else if (depth < DEEPEST_SUITE && (await isFile(folder, 'folder'))) {
+      for (const name of (await readdir(folder)).sort())
+        await visit(suite === '' ? name : `${suite}/${name}`, depth + 1);
+    }
+  };
+  await visit('./', DEEPEST_SUITE);
+  await visit('', 0);
+  return [...found.values()];
 }
 
 /** A path that stays within the tree, whatever an index says. */
