@@ -248,7 +248,7 @@ async function verifiedPlace(cx: CommandContext, given: string | undefined, opti
   try {
     using repo = await openRepo(cx, given === undefined || isUrl ? options : { repo: given });
     const published = repo.suites().map((suite) => suite.name);
-    return { place: isUrl ? given : repo.publicDir, suites: published };
+    return { place: isUrl ? given : repo.publicDir, suites: options.suite ?? published };
   } catch (error) {
     if (given === undefined || !(error instanceof UserError && error.code === 'no-repository')) throw error;
     const what = isUrl ? 'a URL does not tell which suites it has' : `'${given}' holds no published suite`;
