@@ -115,15 +115,28 @@ function npmLock(file: string, text: string): LockedNpm[] {
     : nested(lock.dependencies ?? {});
   const found = new Map<string, LockedNpm>();
   for (const [folder, at, one] of entries) {
-    if (at === '' || one.link || one.inBundle || !/^https?:/.test(one.resolved ?? '')) continue;
+    if (at === '' || one.link || one.inBundle) continue;
     const name = one.name ?? folder;
-    const path = `/${name}/-/${one
-      .resolved!.replace(/[?#].*$/, '')
-      .split('/')
-      .at(-1)}`;
-    if (one.resolved!.includes('/-/')) found.set(path, { name, path, integrity: one.integrity });
+    const tarball = registryTarball(name, one);
+    if (tarball === undefined) continue;
+    const path = `/${name}/-/${tarball}`;
+    found.set(path, { name, path, integrity: one.integrity });
   }
   return [...found.values()];
+}
+
+/** File name of a registry's tarball; undefined for what is of git, of a folder, or of an address that is no registry's. */
+function registryTarball(name: string, { resolved, version, integrity }: NpmEntry): string | undefined {
+  if (resolved !== undefined) {
+    if (!/^https?:/.test(resolved) || !resolved.includes('/-/')) return undefined;
+    return resolved
+      .replace(/[?#].*$/, '')
+      .split('/')
+      .at(-1);
+  }
+  // as npm writes it where omit-lockfile-registry-resolved is set
+  const isRegistrys = version !== undefined && integrity !== undefined;
+  return isRegistrys ? `${name.slice(name.indexOf('/') + 1)}-${version}.tgz` : undefined;
 }
 
 /** Version 1 of the format. */

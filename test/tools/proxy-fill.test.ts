@@ -175,7 +175,8 @@ describe('proxy precache', () => {
     );
     await run({}, 'npm', ['install', '--package-lock-only', '--no-audit', '--no-fund'], {
       cwd: project,
-      env: { ...registry.env, npm_config_globalconfig: '/nonexistent/npmrc' },
+      // npm test says which project it is in, and npm below it would take that one
+      env: { ...registry.env, npm_config_globalconfig: '/nonexistent/npmrc', npm_config_local_prefix: project },
       timeoutMs: 120_000,
     });
     const npm = readLocked('package-lock.json', await readFile(join(project, 'package-lock.json'), 'utf8'));
@@ -189,6 +190,7 @@ describe('proxy precache', () => {
     const env = {
       ...registry.env,
       npm_config_globalconfig: '/nonexistent/npmrc',
+      npm_config_local_prefix: project,
       npm_config_registry: `${world.url}/npm/`,
       npm_config_cache: join(project, 'cache'),
       npm_config_replace_registry_host: '127.0.0.1',
