@@ -123,7 +123,7 @@ describe('real npm packages', () => {
     expect(after).toContain('node-get-stdin');
     expect((await root.sh('cowsay moo')).stdout).toContain('< moo >');
     await root.sh(
-      `dpkg -P ${after.filter((name) => !packagesBefore.includes(name)).join(' ')}; rm -rf /var/lib/apt/lists/*`,
+      `dpkg -P ${after.filter((name) => !packagesBefore.includes(name)).join(' ')}; find /var/lib/apt/lists -type f -delete`,
     );
     expect(
       (await root.snapshot()).filter((path) => !before.includes(path) && !path.startsWith('/var/lib/apt/')),
