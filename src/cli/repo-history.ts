@@ -33,8 +33,8 @@ export function addTransfers(row: Row, cli: Cli): void {
     addChangeOptions(row(`${verb} <from> <to> [filter...]`, description))
       .option('--component <name>', 'into this section; default: the section of the same name')
       .option(
-        '--base <files...>',
-        'Packages indexes of the distribution: dependencies must be met there or in the suite',
+        '--base <names...>',
+        "what the distribution has: suites that this machine's apt follows, or Packages indexes; dependencies must be met there or in the suite",
       )
       .option('--force', 'also when something could not be installed')
       .action(
@@ -46,12 +46,7 @@ export function addTransfers(row: Row, cli: Cli): void {
           ]);
           const { component, dryRun, force } = options;
           const filter = words.length === 0 ? undefined : parseFilter(words.join(' | '));
-          const base =
-            options.base &&
-            (await readBase(
-              cx,
-              options.base.map((path) => resolve(cx.cwd, path)),
-            ));
+          const base = options.base && (await readBase(cx, options.base, cx.cwd));
           const done = await repo.transfer(verb, {
             from,
             to,
@@ -63,6 +58,8 @@ export function addTransfers(row: Row, cli: Cli): void {
             who: userName(cx),
           });
           for (const problem of done.problems) cx.log.warn(problem.message);
+          if (base === undefined)
+            cx.log.detail('dependencies on the distribution were not looked at: name it by --base bookworm');
           const suites = verb === 'move' ? [from, to] : [to];
           const exitCode = done.problems.length > 0 && !force ? 1 : 0;
           return await changed(cx, repo, suites, options, { data: done, text: differenceText(done, dryRun), exitCode });
@@ -209,7 +206,10 @@ export function addVerify(row: Row, cli: Cli): void {
       "which suites; default: those of the folder, or of this repository for a URL; './' for a flat one",
     )
     .option('--key <files...>', 'public keys; default: archive-key.gpg of the repository')
-    .option('--base <files...>', 'Packages indexes of the distribution: every dependency must be met')
+    .option(
+      '--base <names...>',
+      "what the distribution has: suites that this machine's apt follows, or Packages indexes; every dependency must be met",
+    )
     .option('--no-packages', 'look at the indexes alone')
     .action(
       cli.action(async (cx, given: string | undefined, options: VerifyOptions) => {
@@ -218,7 +218,7 @@ export function addVerify(row: Row, cli: Cli): void {
           import('../repo/base.ts'),
         ]);
         const paths = (names?: string[]) => names?.map((name) => resolve(cx.cwd, name));
-        const base = options.base && (await readBase(cx, paths(options.base)!));
+        const base = options.base && (await readBase(cx, options.base, cx.cwd));
         const { place, suites } = await verifiedPlace(cx, given, options);
         const report = await verifyRepository(cx, {
           place,

@@ -1,4 +1,5 @@
 /** What every `buildkit repo` row shares: which repository is meant, who does it, publishing at the end of a change. */
+import { userInfo } from 'node:os';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { PackageFacts } from '../repo/handle.ts';
@@ -38,7 +39,16 @@ export async function openRepo(cx: CommandContext, options: Place): Promise<Repo
 
 /** For the history. */
 export function userName(cx: CommandContext): string {
-  return cx.env.SUDO_USER ?? cx.env.USER ?? cx.env.LOGNAME ?? 'unknown';
+  return cx.env.SUDO_USER ?? cx.env.USER ?? cx.env.LOGNAME ?? accountName();
+}
+
+/** Services and CI often have none of the variables. */
+function accountName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return `uid ${process.getuid?.()}`; // no entry in passwd
+  }
 }
 
 /** The result of a change, after publishing where that was asked for. */

@@ -22,13 +22,19 @@ export function addQueries(row: Row, cli: Cli): void {
       }),
     );
 
-  row('search <words...>', 'packages whose name or description has all of the words')
+  row(
+    'search <words...>',
+    'packages whose name or description has all of the words; or that a filter takes: Name (~ ^lib)',
+  )
     .option('--suite <name>', 'only in this suite')
     .action(
       cli.action(async (cx, words: string[], options: QueryOptions) => {
         const query = await import('../repo/query.ts');
         using repo = await openRepo(cx, options);
-        const found = [...repo.members(options.suite)].filter((member) => query.hasWords(member, words));
+        const isFilter = words.some((word) => /[($|]/.test(word));
+        const found = isFilter
+          ? [...repo.members(options.suite, query.parseFilter(words.join(' ')))]
+          : [...repo.members(options.suite)].filter((member) => query.hasWords(member, words));
         const rows = found.map((member) => [
           member.suite,
           member.package.name,

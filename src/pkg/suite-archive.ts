@@ -9,6 +9,7 @@ import type { Context } from '../core/context.ts';
 import { RemoteError, ToolError, UserError } from '../core/errors.ts';
 import { exists } from '../core/files.ts';
 import { run } from '../core/run.ts';
+import { debianMirror, type IndexTarget, readIndexTargets } from '../deb/apt-targets.ts';
 import { ARCHIVE_KEYRING } from '../deb/suites.ts';
 import { workFolder } from './cache.ts';
 
@@ -20,35 +21,19 @@ export interface SuiteSource {
   readonly proxy?: string | undefined;
 }
 
-/** One Packages index that this machine's apt has. */
-export interface AptTarget {
-  readonly file: string;
-  readonly codename: string;
-  readonly component: string;
-  readonly architecture: string;
-  readonly site: string;
-}
-
-export async function aptTargets(context: Context): Promise<AptTarget[]> {
-  const format = '$(FILENAME)\t$(CODENAME)\t$(COMPONENT)\t$(ARCHITECTURE)\t$(SITE)';
+/** What this machine's apt has; nothing where there is no apt. */
+export async function aptTargets(context: Context): Promise<IndexTarget[]> {
   try {
-    const { stdout } = await run(context, 'apt-get', ['indextargets', '--format', format, 'Created-By: Packages']);
-    return stdout
-      .split('\n')
-      .filter(Boolean)
-      .map((line) => {
-        const [file = '', codename = '', component = '', architecture = '', site = ''] = line.split('\t');
-        return { file, codename, component, architecture, site };
-      });
+    return await readIndexTargets(context);
   } catch (error) {
-    if (error instanceof ToolError) return []; // no apt on this machine
+    if (error instanceof ToolError) return [];
     throw error;
   }
 }
 
 /** @throws UserError `no-mirror` */
-export function siteOf(suite: string, targets: readonly AptTarget[], { mirror }: SuiteSource): string {
-  const site = mirror ?? targets.find((one) => one.component === 'main' && /\/debian\/?$/.test(one.site))?.site;
+export function siteOf(suite: string, targets: readonly IndexTarget[], { mirror }: SuiteSource): string {
+  const site = mirror ?? debianMirror(targets);
   if (site !== undefined) return `${site.replace(/\/$/, '')}/dists/${suite}`;
   throw new UserError('no-mirror', `buildkit does not know where to read what ${suite} has`, {
     hint: 'name a mirror: --mirror URL',

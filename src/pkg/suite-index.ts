@@ -8,7 +8,8 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { start } from '../core/run.ts';
-import { getField, readParagraphs } from '../deb/control.ts';
+import { readAptList } from '../deb/apt-targets.ts';
+import { getField, type Paragraph, readParagraphs } from '../deb/control.ts';
 import { cachedValue, keepValue, keyOf, workFolder } from './cache.ts';
 import { aptTargets, readSignedRelease, type SuiteSource, siteOf } from './suite-archive.ts';
 
@@ -39,7 +40,7 @@ export async function readSuiteIndex(
     (one) => one.codename === suite && one.component === 'main' && one.architecture === architecture,
   );
   const list = local && (await aptList(local.file));
-  if (list !== undefined) return once(context, ['apt', list], () => readAptList(context, list.path));
+  if (list !== undefined) return once(context, ['apt', list], () => languagePackages(readAptList(context, list.path)));
   const release = await readSignedRelease(context, siteOf(suite, targets, source), source);
   const name = `main/binary-${architecture}/Packages.xz`;
   return once(context, ['mirror', release.digestOf(name)], async () => {
@@ -47,7 +48,7 @@ export async function readSuiteIndex(
     const packed = join(scratch.path, 'Packages.xz');
     await release.fetch(name, packed);
     await using xz = start(context, 'xz', ['--decompress', '--stdout', packed], { stdio: { stdin: 'ignore' } });
-    const packages = await languagePackages(xz.stdout as AsyncIterable<Uint8Array>);
+    const packages = await languagePackages(readParagraphs(xz.stdout as AsyncIterable<Uint8Array>));
     await xz.ended;
     return packages;
   });
@@ -59,19 +60,12 @@ async function aptList(file: string): Promise<{ path: string; changed: number } 
   return facts && { path: file, changed: facts.mtimeMs };
 }
 
-async function readAptList(context: Context, path: string): Promise<SuitePackage[]> {
-  await using helper = start(context, '/usr/lib/apt/apt-helper', ['cat-file', path], { stdio: { stdin: 'ignore' } });
-  const packages = await languagePackages(helper.stdout as AsyncIterable<Uint8Array>);
-  await helper.ended;
-  return packages;
-}
-
 const OURS = /^(python3?-|cython|node-|npm$|nodejs$)/;
 
 /** Those of Python and Node.js, and those that no system is without. */
-async function languagePackages(source: AsyncIterable<Uint8Array>): Promise<SuitePackage[]> {
+async function languagePackages(paragraphs: AsyncIterable<Paragraph>): Promise<SuitePackage[]> {
   const packages: SuitePackage[] = [];
-  for await (const paragraph of readParagraphs(source)) {
+  for await (const paragraph of paragraphs) {
     const field = (name: string) => getField(paragraph, name) ?? '';
     const name = field('Package');
     const essential = field('Essential') === 'yes' || field('Priority') === 'required';

@@ -167,6 +167,7 @@ export function undoChange(
   request: ChangeRequest,
 ): SuiteDifference & { readonly undone: number } {
   const undone = id ?? repo.catalog.latestChange();
+  if (undone === 0) throw new UserError('nothing-to-undo', 'nothing was ever changed here');
   if (repo.catalog.findChange(undone) === undefined) {
     throw new UserError('no-such-change', `the history has no change ${undone}`, {
       hint: 'see: buildkit repo history',

@@ -10,6 +10,7 @@ import type { Context } from '../../core/context.ts';
 import { ToolError, UserError } from '../../core/errors.ts';
 import { exists } from '../../core/files.ts';
 import { run } from '../../core/run.ts';
+import { debianMirror, readIndexTargets } from '../../deb/apt-targets.ts';
 import { extractDeb } from '../../deb/archive.ts';
 import { ARCHIVE_KEYRING, type SuiteFacts } from '../../deb/suites.ts';
 import { workFolder } from '../cache.ts';
@@ -61,8 +62,7 @@ function missing(suite: SuiteFacts, cause?: ToolError): UserError {
 
 async function fetchHeaders(context: Context, suite: SuiteFacts, architecture: string, kept: string): Promise<void> {
   await using scratch = await workFolder(context);
-  const { stdout } = await run(context, 'apt-get', ['indextargets', '--format', '$(SITE)', 'Created-By: Packages']);
-  const site = stdout.split('\n').find((line) => /\/debian\/?$/.test(line));
+  const site = debianMirror(await readIndexTargets(context));
   if (site === undefined || !(await exists(ARCHIVE_KEYRING))) throw missing(suite);
   for (const folder of ['lists/partial', 'archives/partial', 'root'])
     await mkdir(join(scratch.path, folder), { recursive: true });
