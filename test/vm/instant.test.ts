@@ -1,43 +1,21 @@
 /** Instant clones: frozen once, resumed many times, each a machine of its own. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Context } from '../../src/core/context.ts';
-import { createLog } from '../../src/core/log.ts';
-import { buildBase } from '../../src/vm/base.ts';
-import { listVms } from '../../src/vm/machine.ts';
-import { bootVm, collectGarbage, createInstantVm, destroyVm, startVm, stopVm, type Vm } from '../../src/vm/vm.ts';
+import { bootVm, collectGarbage, createInstantVm, startVm, stopVm, type Vm } from '../../src/vm/vm.ts';
+import { createVmWorld, type VmWorld } from '../support/vm-world.ts';
 
 const MINUTES = 60_000;
 const SPEC = { instant: true, memory: '512M' } as const;
 
-let folder: string;
+let world: VmWorld;
 let context: Context;
-let said: string[] = [];
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'buildkit-instant-'));
-  context = {
-    env: process.env,
-    signal: new AbortController().signal,
-    log: createLog({
-      level: 'verbose',
-      sink: { write: (text) => void said.push(text), isTerminal: false, columns: 80 },
-      clock: () => performance.now(),
-    }),
-    now: () => new Date(),
-    stateDir: process.env.BUILDKIT_TEST_STATE ?? join(folder, 'state'),
-    cacheDir: join(folder, 'cache'),
-    programDir: resolve(import.meta.dirname, '../..'),
-  };
-  await buildBase(context, { suite: 'bookworm' });
+  world = await createVmWorld();
+  context = world.context;
 }, 20 * MINUTES);
 
-afterAll(async () => {
-  for (const { name } of await listVms(context)) await destroyVm(context, name);
-  await rm(folder, { recursive: true, force: true });
-});
+afterAll(() => world?.[Symbol.asyncDispose]());
 
 async function facts(vm: Vm) {
   const ask = async (...argv: string[]) => (await vm.must(argv)).stdout.trim();
@@ -57,12 +35,12 @@ describe('instant clones', () => {
       await using first = await startVm(context, SPEC); // freezes
       expect(first.bootMs).toBeGreaterThan(0);
     }
-    said = [];
+    world.said.length = 0;
     const pair = await Promise.all([startVm(context, SPEC), startVm(context, SPEC)]);
     await using one = pair[0];
     await using two = pair[1];
-    expect(said.join('')).not.toContain('freeze it');
-    expect(said.filter((line) => line.includes('✓ Resume machine'))).toHaveLength(2);
+    expect(world.said.join('')).not.toContain('freeze it');
+    expect(world.said.filter((line) => line.includes('✓ Resume machine'))).toHaveLength(2);
     const [a, b] = [await facts(one), await facts(two)];
     expect(a.hostname).toBe(one.name);
     expect(b.hostname).toBe(two.name);
@@ -80,17 +58,17 @@ describe('instant clones', () => {
     timeout: 15 * MINUTES,
   }, async () => {
     await createInstantVm(context, 77, { memory: '512M' });
-    said = [];
+    world.said.length = 0;
     {
       await using vm = await bootVm(context, '77');
       await vm.write('/root/kept', 'here');
       await vm.must(['sync']);
     }
-    expect(said.join('')).toContain("✓ Resume machine 'buildkit77'");
+    expect(world.said.join('')).toContain("✓ Resume machine 'buildkit77'");
     expect(await collectGarbage(context)).not.toContainEqual(expect.stringContaining('frozen'));
     expect(await stopVm(context, '77', 2 * MINUTES)).toBe('power-down');
     await using again = await bootVm(context, '77');
-    expect(said.join('')).toContain("✓ Boot machine 'buildkit77'");
+    expect(world.said.join('')).toContain("✓ Boot machine 'buildkit77'");
     expect((await again.must(['cat', '/root/kept'])).stdout).toBe('here');
     expect((await again.must(['hostname'])).stdout).toBe('buildkit77\n');
   });

@@ -1,11 +1,9 @@
 /** Machines for real: a base image built once, clones of it booted, killed, found dead, removed. */
-import { access, chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { access, chmod, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Context } from '../../src/core/context.ts';
-import { createLog } from '../../src/core/log.ts';
 import { run, start } from '../../src/core/run.ts';
 import { chooseAccel } from '../../src/vm/accel.ts';
 import { type Base, buildBase, listBases } from '../../src/vm/base.ts';
@@ -13,38 +11,23 @@ import { createVm, listVms, machineDir } from '../../src/vm/machine.ts';
 import { Ssh } from '../../src/vm/ssh.ts';
 import { getTree, putTree } from '../../src/vm/transfer.ts';
 import { bootVm, collectGarbage, destroyVm, openVm, startVm, stopVm } from '../../src/vm/vm.ts';
+import { createVmWorld, type VmWorld } from '../support/vm-world.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const MINUTES = 60_000;
 
-let folder: string;
+let world: VmWorld;
 let context: Context;
+let folder: string;
 let base: Base;
-const said: string[] = [];
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'buildkit-vm-'));
-  context = {
-    env: process.env,
-    signal: new AbortController().signal,
-    log: createLog({
-      level: 'verbose',
-      sink: { write: (text) => void said.push(text), isTerminal: false, columns: 80 },
-      clock: () => performance.now(),
-    }),
-    now: () => new Date(),
-    // a deep folder: sockets must work there too
-    stateDir: process.env.BUILDKIT_TEST_STATE ?? join(folder, 'state', 'd'.repeat(100)),
-    cacheDir: join(folder, 'cache'),
-    programDir: ROOT,
-  };
-  base = await buildBase(context, { suite: 'bookworm' });
+  // a deep folder: sockets must work there too
+  world = await createVmWorld(join('state', 'd'.repeat(100)));
+  ({ context, folder, base } = world);
 }, 20 * MINUTES);
 
-afterAll(async () => {
-  for (const { name } of await listVms(context)) await destroyVm(context, name);
-  await rm(folder, { recursive: true, force: true });
-});
+afterAll(() => world?.[Symbol.asyncDispose]());
 
 /** The program as a user runs it. */
 function buildkit(...args: string[]) {

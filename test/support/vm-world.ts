@@ -1,0 +1,48 @@
+/** A state folder with a base of bookworm for machines of a test file; every machine in it is gone afterwards. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import type { Context } from '../../src/core/context.ts';
+import { createLog } from '../../src/core/log.ts';
+import { type Base, buildBase } from '../../src/vm/base.ts';
+import { listVms } from '../../src/vm/machine.ts';
+import { destroyVm } from '../../src/vm/vm.ts';
+
+export interface VmWorld extends AsyncDisposable {
+  readonly context: Context;
+  readonly base: Base;
+  /** For scratch files. */
+  readonly folder: string;
+  /** What was narrated, in order; a test may empty it. */
+  readonly said: string[];
+}
+
+/** @param below name of the state folder in the scratch folder; BUILDKIT_TEST_STATE names one whose base is used instead */
+export async function createVmWorld(below = 'state'): Promise<VmWorld> {
+  const folder = await mkdtemp(join(tmpdir(), 'buildkit-vm-'));
+  const said: string[] = [];
+  const context: Context = {
+    env: process.env,
+    signal: new AbortController().signal,
+    log: createLog({
+      level: 'verbose',
+      sink: { write: (text) => void said.push(text), isTerminal: false, columns: 80 },
+      clock: () => performance.now(),
+    }),
+    now: () => new Date(),
+    stateDir: process.env.BUILDKIT_TEST_STATE ?? join(folder, below),
+    cacheDir: join(folder, 'cache'),
+    programDir: resolve(import.meta.dirname, '../..'),
+  };
+  const base = await buildBase(context, { suite: 'bookworm' });
+  return {
+    context,
+    base,
+    folder,
+    said,
+    async [Symbol.asyncDispose]() {
+      for (const { name } of await listVms(context)) await destroyVm(context, name);
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
