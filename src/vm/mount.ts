@@ -14,7 +14,7 @@ import { run } from '../core/run.ts';
 import { withDisk } from './disk-care.ts';
 import { lockMachine, type MachineRecord, machineDir, readMachine } from './machine.ts';
 import { mountedAt, MOUNT_RECORD as RECORD } from './mount-state.ts';
-import { pidWithWord, signalProcess, waitUntil } from './process.ts';
+import { endOf, pidWithWord, signalProcess, waitUntil } from './process.ts';
 
 export interface MountedDisk {
   readonly name: string;
@@ -75,8 +75,9 @@ async function undo(context: Context, folder: string, dir: string): Promise<void
   if (await isMountPoint(dir)) await run(context, 'umount', ['--', dir], { timeoutMs: 300_000 });
   const pid = await pidWithWord(join(folder, PID), join(folder, VIEW));
   if (pid !== undefined) {
+    const gone = await endOf(pid);
     signalProcess(pid, 'SIGTERM');
-    await waitUntil(async () => (await pidWithWord(join(folder, PID), join(folder, VIEW))) === undefined, 60_000);
+    await waitUntil(gone, 60_000);
   }
   if (await isMountPoint(join(folder, VIEW))) await run(context, 'umount', ['--', join(folder, VIEW)]);
   for (const file of [VIEW, PID, RECORD]) await rm(join(folder, file), { force: true });

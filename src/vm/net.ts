@@ -7,7 +7,6 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Context, RunContext } from '../core/context.ts';
 import { type Lock, lock } from '../core/db.ts';
 import { errnoOf, ProblemsError, UserError } from '../core/errors.ts';
@@ -28,6 +27,7 @@ import {
 } from './net-plan.ts';
 import type { DnsmasqPlaces } from './net-rules.ts';
 import { guestAddress, guestMac, type NetworkSpec, parsePrefix } from './net-spec.ts';
+import { endOf, signalProcess, waitUntil } from './process.ts';
 
 /** A machine on the network. */
 interface Seat {
@@ -344,14 +344,12 @@ async function applyEffect(context: RunContext, effect: Effect): Promise<void> {
 }
 
 async function stopDnsmasq(places: { pidFile: string; conf: string }): Promise<void> {
-  const signals = ['SIGTERM', 'SIGKILL'] as const;
-  for (const signal of signals) {
-    for (let waited = 0; waited < 3000; waited += 20) {
-      const pid = await pidOfDnsmasq(places);
-      if (pid === undefined) return;
-      if (waited === 0) process.kill(pid, signal);
-      await sleep(20);
-    }
+  const pid = await pidOfDnsmasq(places);
+  if (pid === undefined) return;
+  const gone = await endOf(pid);
+  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+    if (!signalProcess(pid, signal)) return;
+    if (await waitUntil(gone, 3000)) return;
   }
 }
 

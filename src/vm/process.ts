@@ -38,6 +38,15 @@ export async function isAlive(identity: ProcessIdentity): Promise<boolean> {
   return identity.bootId === (await readBootId()) && identity.startTicks === (await startTicks(identity.pid));
 }
 
+/**
+ * Tells whether the process that has `pid` now has ended. Neither its pid file nor its command line do: both go before the kernel closes
+ * its sockets and drops its locks.
+ */
+export async function endOf(pid: number): Promise<() => Promise<boolean>> {
+  const identity = await identityOf(pid);
+  return async () => !(await isAlive(identity));
+}
+
 /** The pid in `pidFile` if that process runs and has `uuid` as a word of its command line. */
 export function pidWithUuid(pidFile: string, uuid: string): Promise<number | undefined> {
   return pidWhere(pidFile, (words) => words.includes(uuid));

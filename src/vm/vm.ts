@@ -49,7 +49,7 @@ import { refuseMounted } from './mount-state.ts';
 import { collectNetworks, joinNetwork, leaveNetwork, type NetworkSeat } from './net.ts';
 import type { NetworkSpec } from './net-spec.ts';
 import { freePort } from './port.ts';
-import { signalProcess, waitUntil } from './process.ts';
+import { endOf, signalProcess, waitUntil } from './process.ts';
 import {
   type Forward,
   isPortTaken,
@@ -740,17 +740,18 @@ export type StopMeans = 'not-running' | 'power-down' | 'quit' | 'kill';
 export async function stopVm(context: Context, name: string, timeoutMs = 60_000): Promise<StopMeans> {
   const record = await readMachine(context, name);
   using _lock = await lockMachine(context, record.name);
-  if ((await machinePid(context, record)) === undefined) {
+  const pid = await machinePid(context, record);
+  if (pid === undefined) {
     await endRun(context, record.name);
     return 'not-running';
   }
-  const means = await powerDown(context, record, timeoutMs);
+  const means = await powerDown(context, record, pid, timeoutMs);
   await endRun(context, record.name);
   return means;
 }
 
-async function powerDown(context: Context, record: MachineRecord, timeoutMs: number): Promise<StopMeans> {
-  const gone = async () => (await machinePid(context, record)) === undefined;
+async function powerDown(context: Context, record: MachineRecord, pid: number, timeoutMs: number): Promise<StopMeans> {
+  const gone = await endOf(pid);
   try {
     await using qmp = await Qmp.connect(join(machineDir(context, record.name), MACHINE_FILES.qmpSocket));
     if (timeoutMs > 0) {
@@ -770,8 +771,9 @@ async function powerDown(context: Context, record: MachineRecord, timeoutMs: num
 async function killMachine(context: Context, record: MachineRecord): Promise<void> {
   const pid = await machinePid(context, record);
   if (pid === undefined) return;
+  const gone = await endOf(pid);
   signalProcess(pid, 'SIGKILL');
-  await waitUntil(async () => (await machinePid(context, record)) === undefined, 10_000);
+  await waitUntil(gone, 10_000);
 }
 
 /**
