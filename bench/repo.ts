@@ -1,7 +1,7 @@
 /**
- * `node bench/repo.ts [--packages 1000,5000,60000] [--tools buildkit,apt-ftparchive,aptly,reprepro] [--reader ROUNDS]`
+ * `node bench/repo.ts [--packages 1000,5000,60000 | --real 300] [--tools buildkit,apt-ftparchive,aptly,reprepro] [--reader ROUNDS]`
  *
- * Makes that many small packages (default 1,000), adds and publishes all of them, then one more, with each tool that is
+ * Makes that many small packages (default 1,000), or fetches so many of Debian's own, adds and publishes all of them, then one more, with each tool that is
  * installed: wall clock, CPU seconds, peak memory. With --reader, as many `apt-get update` from empty lists while publishes
  * follow each other as fast as they can, and says how many failed.
  */
@@ -13,7 +13,7 @@ import type { RunContext } from '../src/core/context.ts';
 import { scratchFolder } from '../src/core/files.ts';
 import { hasProgram, run, start } from '../src/core/run.ts';
 import { type Measurement, measure, report } from './support.ts';
-import { makeCorpus } from './support-corpus.ts';
+import { fetchReal, makeCorpus } from './support-corpus.ts';
 
 const BUILDKIT = resolve(import.meta.dirname, '../bin/buildkit');
 const context: RunContext = {};
@@ -138,11 +138,20 @@ const TOOLS: Readonly<Record<string, Tool>> = {
 
 const HOUR_MS = 3_600_000;
 
-async function compare(scratch: string, gnupg: string, count: number, tools: readonly string[]): Promise<void> {
+async function compare(
+  scratch: string,
+  gnupg: string,
+  count: number,
+  tools: readonly string[],
+  isReal = false,
+): Promise<void> {
   const folder = await mkdtemp(join(scratch, `${count}-`));
   const bench: Bench = { scratch: folder, corpus: join(folder, 'corpus'), more: join(folder, 'more'), gnupg };
-  await makeCorpus(bench.corpus, 0, count);
-  await makeCorpus(bench.more, count, count + 1);
+  if (isReal) await fetchReal(bench.corpus, bench.more, count);
+  else {
+    await makeCorpus(bench.corpus, 0, count);
+    await makeCorpus(bench.more, count, count + 1);
+  }
   const results: Measured[] = [];
   for (const [name, tool] of Object.entries(TOOLS)) {
     if (tools.includes(name) && (name === 'buildkit' || (await hasProgram(context, name)))) {
@@ -154,7 +163,7 @@ async function compare(scratch: string, gnupg: string, count: number, tools: rea
       `${report(`${what}: published and signed, with Contents (ratios to ${rows[0]!.name})`, rows)}\n`,
     );
   show(
-    `${count} packages`,
+    `${count} ${isReal ? 'real ' : ''}packages`,
     results.map((result) => result.all),
   );
   show(
@@ -227,6 +236,7 @@ const { values } = parseArgs({
     packages: { type: 'string', default: '1000' },
     tools: { type: 'string', default: Object.keys(TOOLS).join(',') },
     reader: { type: 'string' },
+    real: { type: 'string' },
   },
 });
 await using scratch = await scratchFolder(tmpdir(), 'buildkit-bench-');
@@ -237,8 +247,8 @@ if (values.reader !== undefined) {
   await mkdir(gnupg, { mode: 0o700 });
   const user = ['--passphrase', '', '--quick-gen-key', 'Bench <bench@example.org>', 'ed25519', 'sign', 'never'];
   await run(context, 'gpg', ['--batch', ...user], { env: { GNUPGHOME: gnupg } });
-  for (const count of values.packages.split(',').map(Number)) {
-    await compare(scratch.path, gnupg, count, values.tools.split(','));
-  }
+  const tools = values.tools.split(',');
+  if (values.real !== undefined) await compare(scratch.path, gnupg, Number(values.real), tools, true);
+  else for (const count of values.packages.split(',').map(Number)) await compare(scratch.path, gnupg, count, tools);
   await run(context, 'gpgconf', ['--kill', 'all'], { env: { GNUPGHOME: gnupg } });
 }

@@ -1,5 +1,8 @@
-/** Small packages like those of an application archive, by the ten thousand: made by Python's lzma, without a process for each. */
+/** Packages to fill archives with: small generated ones by the ten thousand (Python's lzma, no process for each), and real ones of Debian. */
+import { mkdir } from 'node:fs/promises';
 import { run } from '../src/core/run.ts';
+import { readAptList, readIndexTargets } from '../src/deb/apt-targets.ts';
+import { getField } from '../src/deb/control.ts';
 
 const MAKER = `
 import io, lzma, multiprocessing, os, sys, tarfile
@@ -50,4 +53,23 @@ with multiprocessing.Pool() as pool:
 /** Writes packages number `from` to `to - 1`. */
 export async function makeCorpus(folder: string, from: number, to: number): Promise<void> {
   await run({}, 'python3', ['-c', MAKER, folder, String(from), String(to)], { timeoutMs: 1_200_000 });
+}
+
+/** `count` packages of Debian itself, of 10 to 60 kB, into `folder`, and one more into `more`. Needs lists of apt. */
+export async function fetchReal(folder: string, more: string, count: number): Promise<void> {
+  const main = (await readIndexTargets({})).find((one) => one.component === 'main' && !one.codename.includes('-'));
+  if (main === undefined) throw new Error("this machine's apt follows no Debian: apt-get update");
+  const names: string[] = [];
+  for await (const stanza of readAptList({}, main.file)) {
+    const size = Number(getField(stanza, 'Size'));
+    if (size > 10_000 && size < 60_000) names.push(getField(stanza, 'Package')!);
+    if (names.length > count) break;
+  }
+  for (const [target, some] of [
+    [folder, names.slice(0, count)],
+    [more, names.slice(count)],
+  ] as const) {
+    await mkdir(target, { recursive: true });
+    await run({}, 'apt-get', ['download', '-q', ...some], { cwd: target, timeoutMs: 1_200_000 });
+  }
 }
