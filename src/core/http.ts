@@ -43,26 +43,26 @@ export function parseListenAddress(text: string): ListenAddress {
 }
 
 /**
- * Listens on `address` and resolves once connections are accepted.
+ * Listens on `address`, or on a socket that somebody else opened (`fd`), and resolves once connections are accepted.
  * @throws UserError `address-in-use`, `address-denied` or `address-unavailable`
  */
 export async function listen(
   handler: (request: IncomingMessage, response: ServerResponse) => void,
-  address: string | ListenAddress,
+  address: string | ListenAddress | { readonly fd: number },
   tls?: { readonly cert: Buffer; readonly key: Buffer },
   limits: Pick<
     ServerOptions,
     'headersTimeout' | 'requestTimeout' | 'keepAliveTimeout' | 'connectionsCheckingInterval'
   > = {},
 ): Promise<Listening> {
-  const { host, port } = typeof address === 'string' ? parseListenAddress(address) : address;
+  const place = typeof address === 'string' ? parseListenAddress(address) : address;
   const server = tls ? createTlsServer({ ...limits, ...tls }, handler) : createServer(limits, handler);
   await new Promise<void>((resolve, reject) => {
-    server.once('error', (cause) => reject(explainListenError(cause, host, port)));
-    server.listen({ host, port }, resolve);
+    server.once('error', (cause) => reject('fd' in place ? cause : explainListenError(cause, place.host, place.port)));
+    server.listen(place, resolve);
   });
-  const bound = server.address() as AddressInfo;
-  const shownHost = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
+  const bound = boundTo(server.address());
+  const shownHost = bound.host.includes(':') ? `[${bound.host}]` : bound.host;
   let closing = false;
   // while closing, a connection whose answer has ended is of no more use
   const dropIdle = () => void (closing && setImmediate(() => server.closeIdleConnections()));
@@ -78,12 +78,19 @@ export async function listen(
   };
   return {
     server,
-    host: bound.address,
+    host: bound.host,
     port: bound.port,
     url: `${tls ? 'https' : 'http'}://${shownHost}:${bound.port}`,
     close,
     [Symbol.asyncDispose]: () => close(0),
   };
+}
+
+/** Sockets of the file system, which `fd` may be, have a path and no port. */
+function boundTo(address: AddressInfo | string | null): ListenAddress {
+  return address !== null && typeof address === 'object'
+    ? { host: address.address, port: address.port }
+    : { host: String(address), port: 0 };
 }
 
 function explainListenError(cause: Error, host: string, port: number): Error {

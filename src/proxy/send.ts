@@ -11,7 +11,7 @@ import type { Files, OpenFile } from './files.ts';
 import { type Found, type FoundFile, type FoundTransfer, indexKey, whyOf } from './find.ts';
 import type { Counter, Metrics } from './metrics.ts';
 import { hasBody } from './routes.ts';
-import type { Store } from './store.ts';
+import type { Store, StoredUrl } from './store.ts';
 import type { Suites } from './suites.ts';
 import type { Outcome } from './transfer.ts';
 
@@ -207,19 +207,12 @@ export class Sender {
         const file = before && (await this.#parts.files.open(before.sha256));
         if (!file) return false;
         this.#quietly(() => this.#parts.store.touchUrl(before.key, this.#parts.now()));
-        const { fetchedAt, lastModified } = before;
-        this.#sendFile(
+        this.#sendBefore(
           request,
           response,
-          {
-            kind: 'file',
-            file,
-            cache: 'REVALIDATED',
-            why: 'upstream says that it did not change',
-            fetchedAt,
-            lastModified,
-            immutable: false,
-          },
+          before,
+          file,
+          { cache: 'REVALIDATED', why: 'upstream says that it did not change' },
           type,
         );
         return true;
@@ -231,19 +224,12 @@ export class Sender {
       case 'failed': {
         const file = before && (await this.#parts.files.open(before.sha256));
         if (file && outcome.code !== 'body-bad') {
-          const { fetchedAt, lastModified } = before;
-          this.#sendFile(
+          this.#sendBefore(
             request,
             response,
-            {
-              kind: 'file',
-              file,
-              cache: 'STALE',
-              why: `upstream: ${outcome.reason}`,
-              fetchedAt,
-              lastModified,
-              immutable: false,
-            },
+            before,
+            file,
+            { cache: 'STALE', why: `upstream: ${outcome.reason}` },
             type,
           );
           return true;
@@ -271,6 +257,18 @@ export class Sender {
     if (!(await this.#parts.suites.isStillUpstream(index.snapshot))) return false;
     await new Promise((resolve) => setTimeout(resolve, PUBLISH_POLL_MS));
     return true;
+  }
+
+  /** What was here before upstream was asked. */
+  #sendBefore(
+    request: IncomingMessage,
+    response: ServerResponse,
+    { fetchedAt, lastModified }: StoredUrl,
+    file: OpenFile,
+    said: { readonly cache: string; readonly why: string },
+    type: string,
+  ): void {
+    this.#sendFile(request, response, { kind: 'file', file, ...said, fetchedAt, lastModified, immutable: false }, type);
   }
 
   #sayNone(response: ServerResponse, { status, reason }: { status: number; reason: string }, key: string): void {

@@ -5,15 +5,8 @@
  * before express sees anything; express has the pages and the API. Sockets handed over by systemd: sd_listen_fds(3).
  */
 import { createWriteStream, type WriteStream } from 'node:fs';
-import {
-  createServer,
-  type IncomingMessage,
-  type RequestListener,
-  type Server,
-  type ServerOptions,
-  type ServerResponse,
-} from 'node:http';
-import { type AddressInfo, connect, type Socket } from 'node:net';
+import type { IncomingMessage, RequestListener, Server, ServerOptions, ServerResponse } from 'node:http';
+import { connect, type Socket } from 'node:net';
 import express from 'express';
 import type { Context } from '../core/context.ts';
 import { BuildkitError, UserError } from '../core/errors.ts';
@@ -96,10 +89,8 @@ export async function serveProxy(
   try {
     const handler = createHandler(context, cache, { connections: () => sockets.size, log, leases, refused });
     const fds = inheritedSockets(context.env);
-    const open =
-      fds.length > 0
-        ? fds.map((fd) => listenOn(fd, handler, serverOptions(limits)))
-        : options.listen.map((address) => listen(handler, address, undefined, serverOptions(limits)));
+    const places = fds.length > 0 ? fds.map((fd) => ({ fd })) : options.listen;
+    const open = places.map((place) => listen(handler, place, undefined, serverOptions(limits)));
     const opened = await Promise.allSettled(open);
     for (const one of opened) if (one.status === 'fulfilled') listeners.push(one.value);
     for (const one of opened) if (one.status === 'rejected') throw one.reason;
@@ -138,32 +129,6 @@ function serverOptions({ headersMs, requestMs, checkMs }: ClientLimits): ServerO
     requestTimeout: requestMs,
     connectionsCheckingInterval: checkMs,
     keepAliveTimeout: 75_000,
-  };
-}
-
-async function listenOn(fd: number, handler: RequestListener, options: ServerOptions): Promise<Listening> {
-  const server = createServer(options, handler);
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen({ fd }, resolve);
-  });
-  const address = server.address() as AddressInfo | string | null;
-  const { address: host, port } =
-    address !== null && typeof address === 'object' ? address : { address: String(address), port: 0 };
-  const close = async (graceMs = 2000) => {
-    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-    server.closeIdleConnections();
-    const cut = setTimeout(() => server.closeAllConnections(), graceMs);
-    await closed;
-    clearTimeout(cut);
-  };
-  return {
-    server,
-    host,
-    port,
-    url: `http://${host.includes(':') ? `[${host}]` : host}:${port}`,
-    close,
-    [Symbol.asyncDispose]: () => close(0),
   };
 }
 
