@@ -1,7 +1,7 @@
 /** Files that are whole or absent: atomic writes, fsync, digests while copying, scratch folders that vanish. */
 import { createHash, randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { type FileHandle, mkdir, mkdtemp, open, rename, rm, stat } from 'node:fs/promises';
+import { type FileHandle, mkdir, mkdtemp, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { errnoOf, UserError } from './errors.ts';
 
@@ -94,6 +94,16 @@ export async function scratchFolder(parent: string, prefix = 'buildkit-'): Promi
       await rm(path, { recursive: true, force: true, maxRetries: 3 });
     },
   };
+}
+
+/** The text of a file; undefined when there is none. */
+export async function readIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
 }
 
 /** True when something (a file, a folder, a link's target) is at `path`. */

@@ -19,23 +19,34 @@ const DT = { needed: 1, strtab: 5, soname: 14, verneed: 0x6ffffffe, verneednum: 
 
 /** undefined: no ELF file, or one that is not dynamic or not whole. */
 export function readElf(bytes: Uint8Array): ElfNeeds | undefined {
+  return readWhole(bytes, dynamicOf);
+}
+
+/** `read` of an ELF file; undefined for another file, and where offsets lie. */
+function readWhole<T>(bytes: Uint8Array, read: (bytes: Uint8Array) => T | undefined): T | undefined {
   if (bytes.length < 64 || bytes[0] !== 0x7f || bytes[1] !== 0x45 || bytes[2] !== 0x4c || bytes[3] !== 0x46)
     return undefined;
   try {
-    return readDynamic(bytes);
+    return read(bytes);
   } catch (error) {
-    if (error instanceof RangeError) return undefined; // offsets that lie
+    if (error instanceof RangeError) return undefined;
     throw error;
   }
 }
 
-function readDynamic(bytes: Uint8Array): ElfNeeds | undefined {
+/** Numbers in the byte order and the width (e_ident) of the file. */
+function numbersOf(bytes: Uint8Array) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const wide = bytes[4] === 2;
   const little = bytes[5] === 1;
   const u16 = (at: number) => view.getUint16(at, little);
   const u32 = (at: number) => view.getUint32(at, little);
   const word = (at: number) => (wide ? Number(view.getBigUint64(at, little)) : u32(at));
+  return { wide, u16, u32, word };
+}
+
+function dynamicOf(bytes: Uint8Array): ElfNeeds | undefined {
+  const { wide, u16, u32, word } = numbersOf(bytes);
   const headers: { type: number; offset: number; address: number; size: number }[] = [];
   const table = word(wide ? 32 : 28);
   const entrySize = u16(wide ? 54 : 42);
@@ -111,23 +122,11 @@ export interface ElfSections {
 
 /** Section names of an ELF file of this byte order; undefined: none, or not whole. */
 export function readElfSections(bytes: Uint8Array): ElfSections | undefined {
-  if (bytes.length < 64 || bytes[0] !== 0x7f || bytes[1] !== 0x45 || bytes[2] !== 0x4c || bytes[3] !== 0x46)
-    return undefined;
-  try {
-    return sectionsOf(bytes);
-  } catch (error) {
-    if (error instanceof RangeError) return undefined;
-    throw error;
-  }
+  return readWhole(bytes, sectionsOf);
 }
 
 function sectionsOf(bytes: Uint8Array): ElfSections | undefined {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const wide = bytes[4] === 2;
-  const little = bytes[5] === 1;
-  const u16 = (at: number) => view.getUint16(at, little);
-  const u32 = (at: number) => view.getUint32(at, little);
-  const word = (at: number) => (wide ? Number(view.getBigUint64(at, little)) : u32(at));
+  const { wide, u16, u32, word } = numbersOf(bytes);
   const table = word(wide ? 40 : 32);
   const size = u16(wide ? 58 : 46);
   const count = u16(wide ? 60 : 48);

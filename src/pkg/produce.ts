@@ -4,8 +4,7 @@
  * Secret: what decides the bytes of a package (the key), and that a file name_version_arch.deb never gets other bytes.
  */
 
-import { constants } from 'node:fs';
-import { copyFile, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { UserError } from '../core/errors.ts';
@@ -19,6 +18,7 @@ import { splitDebugSymbols } from './debug-symbols.ts';
 import { type Explanation, explain, keepLastParts, lastParts } from './explain.ts';
 import type { PackageJob } from './job.ts';
 import { type Finding, lint, lintInputOf } from './lint.ts';
+import { placeFile } from './place.ts';
 import type { Component } from './sbom.ts';
 
 export interface Built {
@@ -179,10 +179,7 @@ export async function placePackages(
     await mkdir(outDir, { recursive: true });
     for (const [from, to] of missing) {
       context.signal.throwIfAborted();
-      const temporary = join(outDir, `.${basename(to)}.tmp`);
-      await rm(temporary, { force: true });
-      await copyFile(from, temporary, constants.COPYFILE_FICLONE);
-      await rename(temporary, to);
+      await placeFile(from, to);
     }
   } catch (cause) {
     throw explainWriteError(cause, outDir);

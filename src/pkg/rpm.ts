@@ -3,13 +3,14 @@
  *
  * Secret: alien's command line and the names that it gives (alien(1p)); it needs to be root, and works in the folder it is run in.
  */
-import { copyFile, mkdir, readdir, rename } from 'node:fs/promises';
+import { copyFile, mkdir, readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { UserError } from '../core/errors.ts';
 import { run } from '../core/run.ts';
 import type { BinaryPackage } from '../deb/package.ts';
 import { workFolder } from './cache.ts';
+import { placeFile } from './place.ts';
 
 const LIMIT_MS = 20 * 60 * 1000;
 /** rpm's words for Debian's architectures; rpm refuses to build for what it does not know. */
@@ -40,7 +41,6 @@ export async function makeRpm(context: Context, one: BinaryPackage, outDir: stri
   if (made === undefined) throw new UserError('rpm-missing', `alien made no .rpm of '${one.name}'`);
   await mkdir(outDir, { recursive: true });
   const path = join(outDir, made);
-  await copyFile(join(scratch.path, made), `${path}.tmp`);
-  await rename(`${path}.tmp`, path);
+  await placeFile(join(scratch.path, made), path);
   return path;
 }

@@ -3,11 +3,10 @@
  *
  * Secret: they wait in the machine's folder and go in by ssh, so that a machine of any base can have them.
  */
-import { readFile, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
-import { errnoOf } from '../core/errors.ts';
-import { writeFileAtomic } from '../core/files.ts';
+import { readIfThere, writeFileAtomic } from '../core/files.ts';
 import type { ExecResult } from './ssh.ts';
 
 const FILE = 'first-files.json';
@@ -35,10 +34,7 @@ export async function keepFirstFiles(dir: string, files: readonly FirstFile[]): 
 
 export async function giveFirstFiles(machine: Writable, dir: string): Promise<void> {
   const path = join(dir, FILE);
-  const text = await readFile(path, 'utf8').catch((error: unknown) => {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw error;
-  });
+  const text = await readIfThere(path);
   if (text === undefined) return;
   await writeFiles(machine, schema.parse(JSON.parse(text)));
   await rm(path);

@@ -20,7 +20,7 @@ import { type FirstFile, keepFirstFiles } from './first-files.ts';
 import { makeKey } from './key.ts';
 import { type LaunchOptions, launchSchema } from './launch-options.ts';
 import { DEFAULT_NETWORK, guestMac } from './net-spec.ts';
-import { identityOf, isAlive, pidWithUuid } from './process.ts';
+import { identityOf, isAlive, pidWithArgument } from './process.ts';
 import { MACHINE_FILES } from './qemu.ts';
 import { parseSize } from './size.ts';
 
@@ -370,7 +370,7 @@ export async function forgetRun(context: Context, name: string): Promise<void> {
 
 /** The pid of the machine's QEMU, if it runs. */
 export function machinePid(context: Context, record: MachineRecord): Promise<number | undefined> {
-  return pidWithUuid(join(machineDir(context, record.name), MACHINE_FILES.pid), record.uuid);
+  return pidWithArgument(join(machineDir(context, record.name), MACHINE_FILES.pid), record.uuid);
 }
 
 /** What is true of a machine now, whatever was written down. */

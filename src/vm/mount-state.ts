@@ -3,20 +3,17 @@
  *
  * Secret: the record of it, `mount.json` in the machine's folder, which is there from before the mount until after the umount.
  */
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { errnoOf, UserError } from '../core/errors.ts';
+import { UserError } from '../core/errors.ts';
+import { readIfThere } from '../core/files.ts';
 
 export const MOUNT_RECORD = 'mount.json';
 const schema = z.object({ dir: z.string() });
 
 /** @param dir of the machine */
 export async function mountedAt(dir: string): Promise<string | undefined> {
-  const text = await readFile(join(dir, MOUNT_RECORD), 'utf8').catch((error: unknown) => {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw error;
-  });
+  const text = await readIfThere(join(dir, MOUNT_RECORD));
   return text === undefined ? undefined : schema.parse(JSON.parse(text)).dir;
 }
 

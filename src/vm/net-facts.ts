@@ -11,6 +11,7 @@ import { exists } from '../core/files.ts';
 import { run } from '../core/run.ts';
 import type { NetFacts, NetLink } from './net-plan.ts';
 import type { DnsmasqPlaces } from './net-rules.ts';
+import { pidWithArgument } from './process.ts';
 
 const CAP_NET_ADMIN = 12n; // capabilities(7)
 
@@ -151,14 +152,6 @@ async function readForwarding(): Promise<Record<string, string>> {
 }
 
 /** Process id of the network's dnsmasq, if it is that one and alive. */
-export async function pidOfDnsmasq(places: Pick<DnsmasqPlaces, 'pidFile' | 'conf'>): Promise<number | undefined> {
-  try {
-    const pid = Number(await readFile(places.pidFile, 'utf8'));
-    if (!Number.isInteger(pid) || pid < 2) return undefined;
-    const words = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0');
-    return words.includes(`--conf-file=${places.conf}`) ? pid : undefined;
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ESRCH') return undefined;
-    throw error;
-  }
+export function pidOfDnsmasq(places: Pick<DnsmasqPlaces, 'pidFile' | 'conf'>): Promise<number | undefined> {
+  return pidWithArgument(places.pidFile, `--conf-file=${places.conf}`);
 }

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import type { Context, RunContext } from '../core/context.ts';
 import { type Lock, lock } from '../core/db.ts';
 import { errnoOf, ProblemsError, UserError } from '../core/errors.ts';
-import { writeFileAtomic } from '../core/files.ts';
+import { readIfThere, writeFileAtomic } from '../core/files.ts';
 import { run } from '../core/run.ts';
 import { pidOfDnsmasq, readFacts, readWorld, type World } from './net-facts.ts';
 import {
@@ -445,12 +445,8 @@ async function recordedNames(context: Context): Promise<string[]> {
 }
 
 async function readState(context: Context, name: string): Promise<NetState | undefined> {
-  try {
-    return JSON.parse(await readFile(join(folder(context), `${name}.json`), 'utf8')) as NetState;
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw error;
-  }
+  const text = await readIfThere(join(folder(context), `${name}.json`));
+  return text === undefined ? undefined : (JSON.parse(text) as NetState);
 }
 
 async function writeState(context: Context, state: NetState): Promise<void> {

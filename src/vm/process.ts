@@ -47,9 +47,9 @@ export async function endOf(pid: number): Promise<() => Promise<boolean>> {
   return async () => !(await isAlive(identity));
 }
 
-/** The pid in `pidFile` if that process runs and has `uuid` as a word of its command line. */
-export function pidWithUuid(pidFile: string, uuid: string): Promise<number | undefined> {
-  return pidWhere(pidFile, (words) => words.includes(uuid));
+/** The pid in `pidFile` if that process runs and has `argument` on its command line, whole. */
+export function pidWithArgument(pidFile: string, argument: string): Promise<number | undefined> {
+  return pidWhere(pidFile, (words) => words.includes(argument));
 }
 
 /** The pid in `pidFile` if that process runs and mentions `text` on its command line. */

@@ -10,7 +10,7 @@ import { gzipSync } from 'node:zlib';
 import { parse as parseYaml } from 'yaml';
 import type { Context } from '../../core/context.ts';
 import { errnoOf, type Problem, ProblemsError, UserError } from '../../core/errors.ts';
-import { digestFile } from '../../core/files.ts';
+import { digestFile, readIfThere } from '../../core/files.ts';
 import type { DebEntry, DebSpec, MaintainerScript } from '../../deb/archive.ts';
 import { paragraph } from '../../deb/control.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
@@ -36,13 +36,8 @@ export interface ManifestOptions {
 /** The `package:` section of the folder's buildkit.yaml; undefined without one. */
 export async function readManifest(folder: string): Promise<Manifest | undefined> {
   const file = join(folder, 'buildkit.yaml');
-  let text: string;
-  try {
-    text = await readFile(file, 'utf8');
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw error;
-  }
+  const text = await readIfThere(file);
+  if (text === undefined) return undefined;
   const section = (parseYaml(text, { maxAliasCount: 50 }) as { package?: unknown } | null)?.package;
   if (section === undefined) return undefined;
   const parsed = manifestSchema.safeParse(section);

@@ -13,11 +13,13 @@ import { run } from '../../core/run.ts';
 import type { DebEntry } from '../../deb/archive.ts';
 import { formatRelations, parseRelations } from '../../deb/relation.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
+import { lastLines } from '../build-log.ts';
 import { keyOf, workFolder } from '../cache.ts';
 import { keyed } from '../explain.ts';
 import type { BuildPolicy, Made, PackageJob, PlannedDependency } from '../job.ts';
 import { readService, type ServiceFiles } from '../python/service.ts';
 import { type Component, packageUrl } from '../sbom.ts';
+import { NO_DATE } from '../source-date.ts';
 import { readSuiteIndex } from '../suite-index.ts';
 import { type NodeModule, packProject, type ResolvedTree, resolveTree, type TreeRequest } from './arborist.ts';
 import { readCopyright } from './copyright.ts';
@@ -41,7 +43,7 @@ import { readNpmOptions } from './npmrc.ts';
 import { type NodePackage, nodePackage } from './package.ts';
 import { type NodeMode, type NodePlan, type PlannedNode, planNodePackages } from './plan.ts';
 import { decideNode, type NodeDecisions } from './policy.ts';
-import { copyProject, digestTree, NO_DATE, type NodeProject, readNodeProject, restoreProject } from './project.ts';
+import { copyProject, digestTree, type NodeProject, readNodeProject, restoreProject } from './project.ts';
 import { rememberNode } from './remembered.ts';
 import { inspectTarball } from './tarball.ts';
 import { type NodeTarget, nodeTarget } from './target.ts';
@@ -124,8 +126,7 @@ async function prepareSources(context: Context, folder: string, command: string)
     );
   } catch (cause) {
     if (!(cause instanceof ToolError)) throw cause;
-    const last = cause.stderrTail.trimEnd().split('\n').slice(-12);
-    throw new UserError('prepare', `its "prepare" failed:\n${last.map((line) => `  ${printable(line)}`).join('\n')}`, {
+    throw new UserError('prepare', `its "prepare" failed:\n${lastLines(cause.stderrTail)}`, {
       file: join(folder, 'package.json'),
       hint: `run it by hand in the folder: ${printable(command)}`,
       cause,

@@ -5,7 +5,7 @@
  * running for ever. Native add-ons are built by such scripts, against the headers of the target's Node.js.
  */
 
-import { chmod, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import type { Context } from '../../core/context.ts';
@@ -14,6 +14,7 @@ import { exists } from '../../core/files.ts';
 import { printable } from '../../core/log.ts';
 import { run } from '../../core/run.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
+import { freshLog, lastLines } from '../build-log.ts';
 import { readElfSections } from '../elf.ts';
 import type { NodeModule } from './arborist.ts';
 import { nodeHeaders } from './headers.ts';
@@ -111,7 +112,7 @@ async function runOne(
   buildsItself: boolean,
 ): Promise<void> {
   const folder = join(request.folder, module.location);
-  const logFile = await newLog(context, module.name);
+  const logFile = await freshLog(context, 'install', module.name);
   const headers = buildsItself
     ? await nodeHeaders(context, request.suite, request.target.architecture, request.policy.nodeDir)
     : undefined;
@@ -202,21 +203,12 @@ async function refuseOtherMachine(folder: string, module: NodeModule, target: No
   }
 }
 
-async function newLog(context: Context, name: string): Promise<string> {
-  const folder = join(context.stateDir, 'logs');
-  await mkdir(folder, { recursive: true });
-  const logFile = join(folder, `install-${name.replaceAll(/[^\w.-]/g, '_')}.log`);
-  await rm(logFile, { force: true });
-  return logFile;
-}
-
 function explainScript(error: ToolError, module: NodeModule, event: string, logFile: string): UserError {
-  const last = error.stderrTail.trimEnd().split('\n').slice(-12);
   const shown = printable(`${module.name}@${module.version}`);
   const what =
     error.code === 'tool-timeout'
       ? `took longer than ${SCRIPT_LIMIT_MS / 60_000} minutes`
-      : `failed:\n${last.map((line) => `  ${printable(line)}`).join('\n')}`;
+      : `failed:\n${lastLines(error.stderrTail)}`;
   return new UserError('install-script', `the ${event} script of '${shown}' ${what}`, {
     hint: `the whole log: ${logFile}; scripts have no network here`,
     cause: error,

@@ -14,6 +14,7 @@ import { didYouMean } from '../../core/nearest.ts';
 import { run } from '../../core/run.ts';
 import { isSemver } from '../../deb/semver.ts';
 import { type ToolTable, toolSchema } from '../python/project.ts';
+import { NO_DATE } from '../source-date.ts';
 import type { Manifest } from './arborist.ts';
 import { asTable, programsOf, textOf } from './manifest.ts';
 import { debianAppName, debianNodeName } from './names.ts';
@@ -35,9 +36,6 @@ export interface NodeProject {
 }
 
 const LOCKS = ['npm-shrinkwrap.json', 'package-lock.json', 'yarn.lock'];
-
-/** A day for sources that name none: the content alone must decide the bytes. */
-export const NO_DATE = 1_451_606_400;
 
 /** True for a folder that npm could install from. */
 export async function isNodeProject(folder: string): Promise<boolean> {

@@ -3,12 +3,13 @@
  *
  * Secret: which cache entry stands for which source, and that what a download gives is what the resolution saw.
  */
-import { lutimes, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { lutimes, mkdir, readdir, readFile, rename } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Context } from '../../core/context.ts';
 import { RemoteError, ToolError, UserError } from '../../core/errors.ts';
 import { digestFile } from '../../core/files.ts';
+import { freshLog } from '../build-log.ts';
 import { cachedFiles, forget, keepFiles, keyOf, workFolder } from '../cache.ts';
 import { choosePlace, type Isolation, type Place } from '../root/choose.ts';
 import { NO_DATE } from '../source-date.ts';
@@ -191,10 +192,7 @@ async function buildInto(
   { key, name, sourceDateEpoch, gitDir, prepare }: Wanted,
 ): Promise<string> {
   await using scratch = await workFolder(context);
-  const logFolder = join(context.stateDir, 'logs');
-  await mkdir(logFolder, { recursive: true });
-  const logFile = join(logFolder, `build-${name.replaceAll(/[^\w.-]/g, '_')}.log`);
-  await rm(logFile, { force: true });
+  const logFile = await freshLog(context, 'build', name);
   const folder = join(scratch.path, 'wheels');
   await mkdir(folder);
   const timeoutMs = options.timeLimitMs ?? BUILD_LIMIT_MS;

@@ -13,7 +13,6 @@ import {
   readdir,
   readFile,
   readlink,
-  rm,
   symlink,
   writeFile,
 } from 'node:fs/promises';
@@ -25,6 +24,7 @@ import { exists } from '../../core/files.ts';
 import { run } from '../../core/run.ts';
 import { parseChangelog, readChangelogDate } from '../../deb/changelog.ts';
 import { getField, parseControl } from '../../deb/control.ts';
+import { freshLog } from '../build-log.ts';
 import { cachedFiles, keepFiles, keyOf, workFolder } from '../cache.ts';
 import type { Place } from '../root/choose.ts';
 import { openClone } from '../root/clone.ts';
@@ -66,7 +66,8 @@ export async function buildSource(
   const key = keyOf(['source', source.digest, place.id, settings.env, options.network ?? false]);
   const cached = options.force ? undefined : await cachedFiles(context, 'sources', key);
   if (cached) return { files: cached, built: false };
-  const logFile = await freshLog(context, source.name);
+  const logFile = await freshLog(context, 'build', source.name);
+  await writeFile(logFile, '');
   await using scratch = await workFolder(context);
   const results = join(scratch.path, 'results');
   await mkdir(results);
@@ -213,15 +214,6 @@ async function collect(source: DebianSource, place: string, results: string): Pr
     // copyFile keeps the owner where it may
     await chown(join(results, basename(name)), process.getuid!(), process.getgid!());
   }
-}
-
-async function freshLog(context: Context, name: string): Promise<string> {
-  const folder = join(context.stateDir, 'logs');
-  await mkdir(folder, { recursive: true });
-  const file = join(folder, `build-${name.replaceAll(/[^\w.+-]/g, '_')}.log`);
-  await rm(file, { force: true });
-  await writeFile(file, '');
-  return file;
 }
 
 async function explain(

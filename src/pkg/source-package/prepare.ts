@@ -1,5 +1,5 @@
 /** Debian source packages of one request: read, planned, built one after the other, and their files put where they were asked for. */
-import { copyFile, mkdir, rename } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Context } from '../../core/context.ts';
 import { UserError } from '../../core/errors.ts';
@@ -7,6 +7,7 @@ import { digestFile, exists, explainWriteError } from '../../core/files.ts';
 import { readDeb } from '../../deb/archive.ts';
 import type { BinaryPackage } from '../../deb/package.ts';
 import type { PlannedDependency } from '../job.ts';
+import { placeFile } from '../place.ts';
 import { choosePlace, type Isolation } from '../root/choose.ts';
 import { buildSource } from './build.ts';
 import { type DebianSource, readSourceFolder, readSourceList } from './read.ts';
@@ -102,11 +103,7 @@ async function placeFiles(files: readonly string[], outDir: string): Promise<str
   }
   try {
     await mkdir(outDir, { recursive: true });
-    for (const [from, to] of missing) {
-      const temporary = join(outDir, `.${basename(to)}.tmp`);
-      await copyFile(from, temporary);
-      await rename(temporary, to);
-    }
+    for (const [from, to] of missing) await placeFile(from, to);
   } catch (cause) {
     throw explainWriteError(cause, outDir);
   }

@@ -3,7 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { identify, listVms, machineDir, readMachine } from '../../../src/vm/machine.ts';
-import { identityOf, isAlive, pidWithUuid } from '../../../src/vm/process.ts';
+import { identityOf, isAlive, pidWithArgument } from '../../../src/vm/process.ts';
 import { parseSize } from '../../../src/vm/size.ts';
 import { createWorld, type World } from '../../support/world.ts';
 
@@ -115,6 +115,6 @@ describe('processes', () => {
   });
 
   it('finds no machine without a pid file', async () => {
-    expect(await pidWithUuid('/nowhere/pid', UUID)).toBeUndefined();
+    expect(await pidWithArgument('/nowhere/pid', UUID)).toBeUndefined();
   });
 });
