@@ -242,9 +242,9 @@ async function verifiedPlace(cx: CommandContext, given: string | undefined, opti
   if (given !== undefined && options.suite !== undefined)
     return { place: placeGiven(cx, given), suites: options.suite };
   const { suitesIn } = await import('../repo/tree.ts');
-  const there = given === undefined || /^https?:/.test(given) ? [] : await suitesIn(resolve(cx.cwd, given));
-  if (there.length > 0) return { place: placeGiven(cx, given!), suites: there };
   const isUrl = given !== undefined && /^https?:/.test(given);
+  const there = given === undefined || isUrl ? [] : await suitesIn(resolve(cx.cwd, given));
+  if (there.length > 0) return { place: placeGiven(cx, given!), suites: there };
   try {
     using repo = await openRepo(cx, given === undefined || isUrl ? options : { repo: given });
     const published = repo.suites().map((suite) => suite.name);

@@ -4,6 +4,7 @@ import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type RunResult, run } from '../../src/core/run.ts';
+import { debianMirror, readIndexTargets } from '../../src/deb/apt-targets.ts';
 
 /** A TCP port that nobody listens on now: the roots share this machine's network. */
 export function freePort(): Promise<number> {
@@ -33,11 +34,7 @@ export async function createDebianRoot(
   timeoutMs = 600_000,
 ): Promise<DebianRoot> {
   const path = await mkdtemp(join(tmpdir(), 'buildkit-root-'));
-  const targets = await run({}, 'apt-get', ['indextargets', '--format', '$(SITE) $(RELEASE)', 'Created-By: Packages']);
-  const mirror = targets.stdout
-    .split('\n')
-    .find((line) => /^\S+\/debian\/? \w+$/.test(line))
-    ?.split(' ')[0];
+  const mirror = debianMirror(await readIndexTargets({}));
   if (mirror === undefined) throw new Error('the apt configuration of this machine names no mirror of Debian');
   const options = [
     '--variant=minbase',

@@ -2,25 +2,10 @@
 import { readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { KeyStore } from '../../src/repo/keys.ts';
-import { Repo } from '../../src/repo/repo.ts';
+import type { Repo } from '../../src/repo/repo.ts';
 import { verifyRepository } from '../../src/repo/verify.ts';
-import { makePackage } from '../support/packages.ts';
+import { publishedRepo } from '../support/published-repo.ts';
 import { createWorld, type World } from '../support/world.ts';
-
-async function publishedRepo(world: World): Promise<Repo> {
-  const request = { name: 'Example', email: 'a@example.org', algorithm: 'ed25519' as const, expiresSeconds: undefined };
-  await new KeyStore(world.context).generate(request);
-  const repo = await Repo.init(world.context, join(world.path, 'repo'), {
-    suites: [{ name: 'bookworm', components: ['main'], architectures: ['amd64'] }],
-    origin: 'Example',
-    label: 'Example',
-  });
-  await makePackage(world.context, join(world.path, 'in'), { name: 'app' });
-  await repo.add('bookworm', [join(world.path, 'in')]);
-  await repo.publish();
-  return repo;
-}
 
 const codes = (report: { problems: readonly { code: string }[] }) => report.problems.map((problem) => problem.code);
 const verified = async (world: World, repo: Repo) =>
@@ -29,13 +14,13 @@ const verified = async (world: World, repo: Repo) =>
 describe('repo check', () => {
   it('finds nothing where all is well', async () => {
     await using world = await createWorld();
-    using repo = await publishedRepo(world);
+    using repo = await publishedRepo(world, 'app');
     expect(await repo.check()).toEqual({ problems: [], needsPublish: false });
   });
 
   it('mends links and indexes', async () => {
     await using world = await createWorld();
-    using repo = await publishedRepo(world);
+    using repo = await publishedRepo(world, 'app');
     const link = join(repo.publicDir, 'dists/bookworm');
     const object = repo.generations()[0]!.id;
     await rm(link);
@@ -51,7 +36,7 @@ describe('repo check', () => {
 
   it('asks for a package whose file is gone or another one, and takes it back', async () => {
     await using world = await createWorld();
-    using repo = await publishedRepo(world);
+    using repo = await publishedRepo(world, 'app');
     const path = join(repo.publicDir, 'pool/main/a/app/app_1.0_all.deb');
     const flip = async () => {
       const bytes = await readFile(path);

@@ -8,29 +8,14 @@ import { join, resolve } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { describe, expect, it } from 'vitest';
 import { run, start } from '../../src/core/run.ts';
-import { KeyStore } from '../../src/repo/keys.ts';
-import { Repo } from '../../src/repo/repo.ts';
+import type { Repo } from '../../src/repo/repo.ts';
 import { serveRepo } from '../../src/repo/serve.ts';
 import { createAptRoot } from '../support/apt-root.ts';
-import { makePackage } from '../support/packages.ts';
+import { publishedRepo } from '../support/published-repo.ts';
 import { createWorld, type World } from '../support/world.ts';
 
 const PROGRAM = resolve(import.meta.dirname, '../../bin/buildkit');
 const PATIENCE = { timeout: 60_000, interval: 20 };
-
-async function publishedRepo(world: World): Promise<Repo> {
-  const request = { name: 'Example', email: 'a@example.org', algorithm: 'ed25519' as const, expiresSeconds: undefined };
-  await new KeyStore(world.context).generate(request);
-  const repo = await Repo.init(world.context, join(world.path, 'repo'), {
-    suites: [{ name: 'bookworm', components: ['main'], architectures: ['amd64'] }],
-    origin: 'Example',
-    label: 'Example',
-  });
-  await makePackage(world.context, join(world.path, 'in'), { name: 'hello' });
-  await repo.add('bookworm', [join(world.path, 'in')]);
-  await repo.publish();
-  return repo;
-}
 
 /** A certificate for 127.0.0.1; `name` tells one from the next. */
 async function makeCertificate(folder: string, name: string): Promise<{ readonly cert: string; readonly key: string }> {
@@ -72,7 +57,7 @@ async function serveProgram(world: World, repo: Repo, ...options: string[]): Pro
 describe('HTTPS', () => {
   it('is what apt asks over, and a certificate that changed is taken', async () => {
     await using world = await createWorld();
-    using repo = await publishedRepo(world);
+    using repo = await publishedRepo(world, 'hello');
     const first = await makeCertificate(world.path, 'first');
     const files = { cert: join(world.path, 'live.crt'), key: join(world.path, 'live.key') };
     const put = async (from: { cert: string; key: string }) => {
@@ -105,7 +90,7 @@ describe('HTTPS', () => {
 describe('repo serve', () => {
   it('opens its log and takes its certificate anew on SIGHUP', async () => {
     await using world = await createWorld();
-    using repo = await publishedRepo(world);
+    using repo = await publishedRepo(world, 'hello');
     const { cert, key } = await makeCertificate(world.path, 'first');
     const log = join(world.path, 'access.log');
     await using server = await serveProgram(world, repo, '--tls-cert', cert, '--tls-key', key, '--access-log', log);
@@ -135,7 +120,7 @@ describe('repo serve', () => {
 
   it('lets downloads finish when it is stopped, and takes no new ones', async () => {
     await using world = await createWorld();
-    using repo = await publishedRepo(world);
+    using repo = await publishedRepo(world, 'hello');
     const size = 64 * 1024 * 1024; // more than fits into buffers
     await writeFile(join(repo.publicDir, 'large.bin'), '');
     await truncate(join(repo.publicDir, 'large.bin'), size);
@@ -165,7 +150,7 @@ describe('repo serve', () => {
 
   it('waits for nobody longer than --grace', async () => {
     await using world = await createWorld();
-    using repo = await publishedRepo(world);
+    using repo = await publishedRepo(world, 'hello');
     await writeFile(join(repo.publicDir, 'large.bin'), '');
     await truncate(join(repo.publicDir, 'large.bin'), 64 * 1024 * 1024);
     await using server = await serveProgram(world, repo, '--grace', '0.2');
