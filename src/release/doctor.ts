@@ -144,8 +144,8 @@ const REQUIREMENTS: readonly Requirement[] = [
   {
     package: 'apt-cacher-ng',
     probe: { file: '/usr/sbin/apt-cacher-ng' },
-    needed: 'comparing caches (bench/proxy)',
-    since: 'bench',
+    needed: 'importing its cache (tests), comparing caches (bench/proxy)',
+    since: 'test',
   },
 ];
 

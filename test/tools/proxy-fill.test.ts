@@ -1,5 +1,6 @@
-/** Filling the cache beforehand: a cache that the real approx made, apt's own archives, lists and locks. */
+/** Filling the cache beforehand: caches that the real apt-cacher-ng and approx made, apt's own archives, lists and locks. */
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -31,7 +32,7 @@ let key: Awaited<ReturnType<typeof testKey>>;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'buildkit-proxy-fill-'));
   borrowed = await borrow(['approx']);
-  upstream = await startUpstream();
+  upstream = await startUpstream(await lowFreePort());
   key = await testKey();
   await writeFile(join(folder, 'key.asc'), key.publicKeyArmored);
   packages = [randomPackage('hello', 40_000), randomPackage('libx', 3000, '1:2.0-1')];
@@ -42,6 +43,21 @@ afterAll(async () => {
   await borrowed?.[Symbol.asyncDispose]();
   await rm(folder, { recursive: true, force: true });
 });
+
+/** apt-cacher-ng neither listens on nor reaches ports from 32768 on, which are those that the kernel chooses. */
+async function lowFreePort(): Promise<number> {
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 20_000);
+    if (await isFree(port)) return port;
+  }
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer().once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
+}
 
 const NOTHING_MORE = { packages: [], architectures: ['amd64'], components: ['main'] };
 
@@ -94,6 +110,39 @@ describe('proxy import', () => {
     await using world = await emptyCache();
     const report = await importTree(world.proxy.cache, join(dir, 'cache'));
     expect(report).toMatchObject({ imported: 2, present: 0 });
+    await expectFilled(world);
+  }, 120_000);
+
+  it('takes the cache of the real apt-cacher-ng, filled by the real apt', async () => {
+    const dir = join(folder, 'apt-cacher-ng');
+    for (const one of ['cache', 'log']) await mkdir(join(dir, one), { recursive: true });
+    const port = await lowFreePort();
+    const settings = [
+      ...[`CacheDir=${dir}/cache`, `LogDir=${dir}/log`, 'SocketPath=', 'PidFile='],
+      ...['BindAddress=127.0.0.1', `Port=${port}`, 'ForeGround=1', 'AllowUserPorts=0'],
+    ];
+    await using _acng = start({}, '/usr/sbin/apt-cacher-ng', ['-c', '/etc/apt-cacher-ng', ...settings], {
+      stdio: { stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' },
+    });
+    const answers = () =>
+      ask(`http://127.0.0.1:${port}`, '/').then(
+        () => true,
+        () => false,
+      );
+    await expect.poll(answers, { timeout: 60_000, interval: 200 }).toBe(true);
+    await using root = await createAptRoot({
+      sources: `Types: deb\nSigned-By: ${folder}/key.asc\nURIs: ${upstream.url}/archive\nSuites: stable\nComponents: main\n`,
+      configuration: [`Acquire::http::Proxy "http://127.0.0.1:${port}";`],
+    });
+    await root.update();
+    const direct = upstream.count(/pool/);
+    const got = await root.run('apt-get', 'install', '--download-only', '-y', 'hello', 'libx');
+    expect([got.exitCode, upstream.count(/pool/)]).toEqual([0, direct + 2]);
+    await using world = await emptyCache();
+    const report = await importTree(world.proxy.cache, join(dir, 'cache'));
+    expect(report).toMatchObject({ imported: 2, present: 0 });
+    // what it keeps of its own beside the files is no content that an index should name
+    expect(report.unknown.filter((path) => !/\/dists\//.test(path))).toEqual([]);
     await expectFilled(world);
   }, 120_000);
 
