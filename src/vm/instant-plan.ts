@@ -2,10 +2,11 @@
  * What an instant clone needs besides QEMU: when a frozen machine may be used, and how a resumed one becomes itself. Pure.
  *
  * Secret: the agent, a few lines of perl (essential in Debian) that the frozen guest is caught waiting in, on its second serial
- * line, and the program that it is sent after the resume: right clock, fresh entropy, its own name, machine-id and host
- * key. It starts no process, each of which costs an emulated CPU a tenth of a second.
+ * line, and the program that it is sent after the resume: right clock, fresh entropy, its own name, machine-id, host key, MAC
+ * and address (netdevice(7)). It starts no process, each of which costs an emulated CPU a tenth of a second.
  */
 import { createHash } from 'node:crypto';
+import type { GuestNet } from './guest.ts';
 
 /** Everything that must be the same for a frozen machine to be resumed. */
 export interface FrozenShape {
@@ -23,7 +24,7 @@ export interface FrozenShape {
 }
 
 /** Changes whenever what is frozen, or how, changes. */
-const FORMAT = 2;
+const FORMAT = 3;
 
 export function frozenKey(shape: FrozenShape): string {
   const { baseSha256, architecture, memoryMiB, cpus, accel, cpuModel = '', qemu, hostCpu, kernelParameters } = shape;
@@ -90,6 +91,8 @@ export interface ResumedIdentity {
   readonly hostPublicKey: string;
   readonly authorizedKeys: readonly string[];
   readonly hosts: readonly string[];
+  /** The card as it was frozen and as it shall be. */
+  readonly card: { readonly frozen: GuestNet; readonly own: GuestNet };
   /** Milliseconds since the epoch. */
   readonly timeMs: number;
   /** 64 bytes. */
@@ -98,7 +101,7 @@ export interface ResumedIdentity {
 
 /** What the agent runs. sshd takes up its new key by a hang-up. */
 export function resumeScript(identity: ResumedIdentity): string {
-  const { hostname, machineId, hostKey, hostPublicKey, authorizedKeys, hosts, timeMs, entropy } = identity;
+  const { hostname, machineId, hostKey, hostPublicKey, authorizedKeys, hosts, card, timeMs, entropy } = identity;
   const base64 = (content: string | Uint8Array) => Buffer.from(content).toString('base64');
   const file = (path: string, mode: string, content: string) => `put('${path}', 0${mode}, '${base64(content)}');`;
   const etcHosts = [
@@ -116,6 +119,10 @@ export function resumeScript(identity: ResumedIdentity): string {
     `my $bytes = decode_base64('${base64(entropy)}');`,
     "check('random', open($random, '+<', '/dev/random')",
     "  && ioctl($random, 0x40085203, pack('iia*', 8 * length($bytes), length($bytes), $bytes)) && ioctl($random, 0x5207, 0));",
+    ...cardScript(card.frozen, card.own),
+    // a plain base has a manager of networks, which reads this when it is started anew
+    `-d '/run/systemd/network' and ${file(NETWORK_FILE, '644', networkText(card.own))}`,
+    ...(card.own.dns === card.frozen.dns ? [] : [file('/etc/resolv.conf', '644', `nameserver ${card.own.dns}\n`)]),
     `check('hostname', open($name, '>', '/proc/sys/kernel/hostname') && print($name '${hostname}') && close($name));`,
     file('/etc/hostname', '644', `${hostname}\n`),
     file('/etc/hosts', '644', `${etcHosts.join('\n')}\n`),
@@ -126,6 +133,52 @@ export function resumeScript(identity: ResumedIdentity): string {
     "check('sshd', open($pid, '<', '/run/sshd.pid') && kill('HUP', int(<$pid>)));",
     '',
   ].join('\n');
+}
+
+/**
+ * SIOCSIFHWADDR, SIOCSIFADDR, SIOCSIFNETMASK and SIOCADDRT, with the structures of a 64-bit kernel: ip(8) would be a process. The kernel
+ * drops the old address and its routes with the new address. IPv6 is switched off and on, since its address is made of the MAC.
+ */
+function cardScript(frozen: GuestNet, own: GuestNet): string[] {
+  const [address = '', length = ''] = own.address.split('/');
+  const mask = (2 ** 32 - 2 ** (32 - Number(length))).toString(16).padStart(8, '0');
+  const setAddress = (ioctl: string, hex: string) =>
+    `check('address', ioctl($socket, ${ioctl}, pack('a16Sx2H8x16', $card, 2, '${hex}')));`;
+  const route = `pack('x8Sx14Sx2H8x8Sx14Sx62', 2, 2, '${hexOf(own.gateway)}', 2, 3)`;
+  return [
+    'my ($folder, $address, $card, $socket);',
+    "check('cards', opendir($folder, '/sys/class/net'));",
+    'for my $one (readdir($folder)) {',
+    `  $card = $one if open($address, '<', "/sys/class/net/$one/address") && <$address> eq "${frozen.mac}\\n";`,
+    '}',
+    "check('card', $card && socket($socket, 2, 2, 0));",
+    `check('MAC', ioctl($socket, 0x8924, pack('a16SH12x16', $card, 1, '${own.mac.replaceAll(':', '')}')));`,
+    ...(own.address === frozen.address ? [] : [setAddress('0x8916', hexOf(address)), setAddress('0x891c', mask)]),
+    ...(own.address === frozen.address || own.gateway === ''
+      ? []
+      : [`check('route', ioctl($socket, 0x890b, ${route}));`]),
+    'for my $value (1, 0) {',
+    '  open($address, \'>\', "/proc/sys/net/ipv6/conf/$card/disable_ipv6") && print($address $value) && close($address);',
+    '}',
+  ];
+}
+
+/** What guest-setup has written for the frozen card. */
+const NETWORK_FILE = '/run/systemd/network/10-buildkit-0.network';
+
+function networkText({ mac, address, gateway, dns }: GuestNet): string {
+  const lines = [`Address=${address}`, ...(gateway === '' ? [] : [`Gateway=${gateway}`]), `DNS=${dns}`];
+  return ['[Match]', `MACAddress=${mac}`, '[Network]', ...lines, 'IPv6AcceptRA=no', 'LinkLocalAddressing=no', ''].join(
+    '\n',
+  );
+}
+
+/** Of an address in dotted quads. */
+function hexOf(address: string): string {
+  return address
+    .split('.')
+    .map((octet) => Number(octet).toString(16).padStart(2, '0'))
+    .join('');
 }
 
 /** What the agent said: undefined while it has not finished. */

@@ -37,8 +37,6 @@ export interface Frozen {
   readonly disk: string;
   readonly memory: string;
   readonly state: string;
-  /** Of its network card: clones go on with it. */
-  readonly mac: string;
 }
 
 export interface Shape {
@@ -49,7 +47,9 @@ export interface Shape {
   readonly kernelParameters: readonly string[];
 }
 
-const MAC = '52:54:00:fe:fe:fe';
+/** The card of a machine while it is frozen: a resumed one gets its own. */
+export const FROZEN_NET = userNet('52:54:00:fe:fe:fe');
+const NETDEV = 'net0';
 const FREEZING = '.freezing-';
 const STREAM_LIMIT_MS = 60_000;
 
@@ -64,7 +64,7 @@ function toFrozen(context: Context, key: string): Frozen {
     string,
     string,
   ];
-  return { key, dir, disk, memory, state, mac: MAC };
+  return { key, dir, disk, memory, state };
 }
 
 /** Names what would be frozen for `shape` on this machine, as it is now. */
@@ -122,7 +122,7 @@ async function bootAndFreeze(context: Context, shape: Shape, key: string): Promi
   const { base } = shape;
   const user = await userKey(context);
   const host = await makeKey(context, join(dir, 'hostkey'), 'frozen');
-  const settings = { hostname: 'frozen', authorizedKeys: [user.publicKey], nets: [userNet(MAC)], hosts: [] };
+  const settings = { hostname: 'frozen', authorizedKeys: [user.publicKey], nets: [FROZEN_NET], hosts: [] };
   const privately = { mode: 0o600 };
   await writeFile(join(dir, MACHINE_FILES.settings), oemString({ ...settings, hostKey: host }), privately);
   await writeFile(join(dir, MACHINE_FILES.console), '', privately);
@@ -140,7 +140,7 @@ async function bootAndFreeze(context: Context, shape: Shape, key: string): Promi
       architecture: base.architecture,
     },
     ...{ accel: shape.choice.accel, cpuModel: shape.choice.cpu, memoryMiB: shape.memoryMiB, cpus: shape.cpus },
-    nets: [{ kind: 'user', mac: MAC, forwards }],
+    nets: [{ kind: 'user', mac: FROZEN_NET.mac, forwards }],
     boot: { kernel: base.kernel, initrd: base.tinyInitrd ?? base.initrd, parameters: shape.kernelParameters },
     ...{ seeded: false, detached: false, unsafeCache: true, snapshot: false, extra: [] },
     memory: { path: 'memory', shared: true, incoming: false },
@@ -161,6 +161,8 @@ async function bootAndFreeze(context: Context, shape: Shape, key: string): Promi
     });
   }
   await qmp.execute('stop');
+  // a user network would be part of the state: without it, a clone may sit on a tap as well
+  await qmp.execute('netdev_del', { id: NETDEV });
   await saveState(qmp, dir);
   await qmp.execute('quit').catch(() => {}); // it answers, or is gone before it does
   await qemu.ended.catch(() => {});
@@ -250,6 +252,7 @@ export async function thaw(qmp: Qmp, machineDir: string, frozen: Frozen): Promis
     await place.close();
     await rm(join(machineDir, MACHINE_FILES.stateSocket), { force: true });
   }
+  await qmp.execute('set_link', { name: NETDEV, up: true });
   await qmp.execute('cont');
 }
 

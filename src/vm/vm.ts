@@ -19,7 +19,17 @@ import { ConsoleWatch } from './console.ts';
 import { giveFirstFiles } from './first-files.ts';
 import { doFirstWork } from './first-work.ts';
 import { FAST_PARAMETERS, type GuestNet, type GuestSettings, oemString } from './guest.ts';
-import { dropStaleFrozen, type Frozen, findFrozen, freeze, freshEntropy, keyOf, tellAgent, thaw } from './instant.ts';
+import {
+  dropStaleFrozen,
+  FROZEN_NET,
+  type Frozen,
+  findFrozen,
+  freeze,
+  freshEntropy,
+  keyOf,
+  tellAgent,
+  thaw,
+} from './instant.ts';
 import { resumeScript } from './instant-plan.ts';
 import { foreignKey, readKey, type SshKey, userKey } from './key.ts';
 import { connectQmp, launch } from './launch.ts';
@@ -299,7 +309,6 @@ function whyColdBoot(base: Base, spec: VmSpec): string | undefined {
   if (spec.ssh?.user !== undefined) return 'it has a user of its own';
   if (base.bootsItself) return 'the base has a boot loader of its own';
   if (base.architecture !== 'amd64') return `not on ${base.architecture}`;
-  if (spec.network !== undefined) return 'a machine on a bridge needs a card of its own';
   if (spec.qemuOptions?.length) return 'QEMU has other options';
   return undefined;
 }
@@ -479,9 +488,9 @@ async function bringUp(context: Context, record: MachineRecord, options: StartOp
   const hostKey = await readKey(join(dir, 'hostkey'));
   const user = options.ssh?.user;
   const seat = await takeSeat(context, record, options);
-  const nets = [seat ? await seatNet(seat) : userNet(record.mac)];
+  const net = seat ? await seatNet(seat) : userNet(record.mac);
   const hosts = [`${seat?.gateway ?? USER_NET.gateway} host.buildkit`];
-  const settings = { hostname: name, authorizedKeys: [key.publicKey], nets, hosts, user };
+  const settings = { hostname: name, authorizedKeys: [key.publicKey], nets: [net], hosts, user };
   await writeFile(join(dir, MACHINE_FILES.settings), oemString({ ...settings, hostKey }), {
     mode: 0o600,
   });
@@ -509,7 +518,7 @@ async function bringUp(context: Context, record: MachineRecord, options: StartOp
       await using qmp = await connectQmp(join(dir, MACHINE_FILES.qmpSocket), started.qemu, 20_000, context.signal);
       const patient = { name, command: started.command, console, qmp, target, tellsReady: !base.bootsItself };
       const limits = { ...DEFAULT_LIMITS, ...definedOnly(options.limits ?? {}) };
-      if (frozen) await goOn(context, qmp, dir, frozen, { ...settings, record, hostKey });
+      if (frozen) await goOn(context, qmp, dir, frozen, { ...settings, record, hostKey, net });
       const ssh = await (frozen ? waitForLogin : waitUntilReady)(context, patient, limits);
       const bootMs = performance.now() - began;
       context.log.detail(`machine '${name}' is ready after ${formatDuration(bootMs)}, ssh on ${sshHost}:${sshPort}`);
@@ -536,7 +545,11 @@ async function goOn(
   qmp: Qmp,
   dir: string,
   frozen: Frozen,
-  self: Pick<GuestSettings, 'hostname' | 'authorizedKeys' | 'hosts'> & { record: MachineRecord; hostKey: SshKey },
+  self: Pick<GuestSettings, 'hostname' | 'authorizedKeys' | 'hosts'> & {
+    record: MachineRecord;
+    hostKey: SshKey;
+    net: GuestNet;
+  },
 ): Promise<void> {
   await thaw(qmp, dir, frozen);
   const script = resumeScript({
@@ -544,6 +557,7 @@ async function goOn(
     machineId: machineIdOf(self.record),
     hostKey: self.hostKey.privateKey,
     hostPublicKey: self.hostKey.publicKey,
+    card: { frozen: FROZEN_NET, own: self.net },
     timeMs: context.now().getTime(),
     entropy: freshEntropy(),
   });
@@ -648,7 +662,7 @@ async function startQemu(
           ? { kind: 'tap', mac: seat.mac, tap: seat.tap }
           : {
               kind: 'user',
-              mac: frozen?.mac ?? record.mac,
+              mac: record.mac,
               forwards: [ssh, ...(options.forwards ?? [])],
               options: options.netOptions,
             },

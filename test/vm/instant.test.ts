@@ -1,9 +1,13 @@
 /** Instant clones: frozen once, resumed many times, each a machine of its own. */
+import { resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Context } from '../../src/core/context.ts';
+import { readMachine } from '../../src/vm/machine.ts';
 import { bootVm, collectGarbage, createInstantVm, startVm, stopVm, type Vm } from '../../src/vm/vm.ts';
+import { makeNamespace } from '../support/netns.ts';
 import { createVmWorld, type VmWorld } from '../support/vm-world.ts';
 
+const BUILDKIT = resolve(import.meta.dirname, '../../bin/buildkit');
 const MINUTES = 60_000;
 const SPEC = { instant: true, memory: '512M' } as const;
 
@@ -21,6 +25,8 @@ async function facts(vm: Vm) {
   const ask = async (...argv: string[]) => (await vm.must(argv)).stdout.trim();
   return {
     hostname: await ask('hostname'),
+    mac: await ask('cat', '/sys/class/net/eth0/address'),
+    linkLocal: await ask('ip', '-6', '-o', 'address', 'show', 'dev', 'eth0', 'scope', 'link'),
     machineId: await ask('cat', '/etc/machine-id'),
     hostKey: await ask('cat', '/etc/ssh/ssh_host_ed25519_key.pub'),
     random: await ask('sh', '-c', 'head -c 16 /dev/urandom | base64'),
@@ -30,7 +36,9 @@ async function facts(vm: Vm) {
 }
 
 describe('instant clones', () => {
-  it('are machines of their own: name, ids, keys, entropy, clock, disk', { timeout: 15 * MINUTES }, async () => {
+  it('are machines of their own: name, ids, keys, card, port, entropy, clock, disk', {
+    timeout: 15 * MINUTES,
+  }, async () => {
     {
       await using first = await startVm(context, SPEC); // freezes
       expect(first.bootMs).toBeGreaterThan(0);
@@ -44,7 +52,10 @@ describe('instant clones', () => {
     const [a, b] = [await facts(one), await facts(two)];
     expect(a.hostname).toBe(one.name);
     expect(b.hostname).toBe(two.name);
-    for (const key of ['machineId', 'hostKey', 'random'] as const) expect(a[key]).not.toBe(b[key]);
+    for (const key of ['machineId', 'hostKey', 'random', 'linkLocal'] as const) expect(a[key]).not.toBe(b[key]);
+    expect(a.mac).toBe((await readMachine(context, one.name)).mac);
+    expect(b.mac).toBe((await readMachine(context, two.name)).mac);
+    expect([a.mac, one.sshPort]).not.toEqual([b.mac, two.sshPort]);
     for (const { clock, state } of [a, b]) {
       expect(Math.abs(clock - Date.now() / 1000)).toBeLessThan(60);
       expect(state).toBe('running');
@@ -52,6 +63,25 @@ describe('instant clones', () => {
     await one.write('/root/mine', 'x');
     expect((await two.run(['cat', '/root/mine'])).exitCode).toBe(1);
     expect((await one.must(['apt-get', 'check'])).exitCode).toBe(0);
+  });
+
+  it('sit on a bridge with the address and the MAC of their number', { timeout: 15 * MINUTES }, async () => {
+    await using host = await makeNamespace('instant');
+    const before = await host.snapshot();
+    const vm = (...args: string[]) =>
+      host.run(BUILDKIT, ['--state', context.stateDir, 'vm', ...args], { timeoutMs: 10 * MINUTES });
+    await vm('create', '78', '--instant', '-m', '512M');
+    const started = await vm('start', '78', '--bridge', 'br0', '--isolated');
+    expect(started.stderr).toContain("✓ Resume machine 'buildkit78'");
+    expect(started.stdout).toContain('ssh on 192.168.100.78:22');
+    const inside = await vm('run', '78', '--', 'sh', '-c', 'ip -4 -br address show eth0; ip route; cat /etc/hosts');
+    expect(inside.stdout).toMatch(/^eth0 +UP +192\.168\.100\.78\/24 \n/);
+    expect(inside.stdout).toMatch(/^default via 192\.168\.100\.254 dev eth0/m);
+    expect(inside.stdout).toMatch(/^192\.168\.100\.254 host\.buildkit$/m);
+    expect(inside.stdout).not.toContain('10.0.2.');
+    expect((await host.run('ip', ['neigh', 'show', '192.168.100.78'])).stdout).toContain('52:54:00:a8:64:4e');
+    await vm('destroy', '78');
+    expect(await host.snapshot()).toBe(before);
   });
 
   it('of the list boot as ever after their first run, from the disk that they left', {

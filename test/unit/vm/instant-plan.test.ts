@@ -9,6 +9,7 @@ import {
   type ResumedIdentity,
   resumeScript,
 } from '../../../src/vm/instant-plan.ts';
+import { userNet } from '../../../src/vm/qemu.ts';
 
 const shape: FrozenShape = {
   ...{ baseSha256: 'a', architecture: 'amd64', memoryMiB: 1024, cpus: 2, accel: 'tcg', cpuModel: undefined },
@@ -48,6 +49,7 @@ describe('resumeScript', () => {
       hostPublicKey: 'ssh-ed25519 A',
     },
     ...{ authorizedKeys: ['ssh-ed25519 B'], hosts: ['10.0.2.2 host.buildkit'], timeMs: 1_800_000_000_250 },
+    card: { frozen: userNet('52:54:00:fe:fe:fe'), own: userNet('52:54:00:00:00:0a') },
     entropy: new Uint8Array(64).fill(7),
   };
   const script = resumeScript(identity);
@@ -66,10 +68,28 @@ describe('resumeScript', () => {
     expect(script.indexOf("kill('HUP'")).toBeGreaterThan(script.indexOf('/etc/ssh/ssh_host_ed25519_key.pub'));
   });
 
+  const onBridge = resumeScript({
+    ...identity,
+    card: {
+      frozen: userNet('52:54:00:fe:fe:fe'),
+      own: { mac: '52:54:00:a8:64:0a', address: '192.168.100.10/24', gateway: '192.168.100.254', dns: '192.0.2.53' },
+    },
+  });
+
+  it('gives the card its own MAC, and another address where it sits elsewhere', () => {
+    expect(script).toContain("ioctl($socket, 0x8924, pack('a16SH12x16', $card, 1, '52540000000a'))");
+    expect(script).not.toMatch(/0x8916|0x890b|resolv\.conf/);
+    for (const part of ["2, 'c0a8640a'", "2, 'ffffff00'", "2, 2, 'c0a864fe', 2, 3"]) expect(onBridge).toContain(part);
+    const packs = onBridge.match(/pack\('[^']+', [^()]+\)(?=\)\))/g) ?? [];
+    const lengths = `my $card = 'eth0'; print join ' ', map { length } ${packs.join(', ')}`;
+    // struct ifreq three times, struct rtentry
+    expect(execFileSync('perl', ['-e', lengths], { encoding: 'utf8' })).toBe('40 40 40 120');
+  });
+
   it('is perl that the agent can read', () => {
     const check = `my $code = "sub { $ARGV[0] }"; eval($code) or die $@;`;
     const subs = AGENT_SCRIPT.slice(0, AGENT_SCRIPT.indexOf("my $line = ''"));
-    execFileSync('perl', ['-e', `${subs}\n${check}`, script], { stdio: 'pipe' });
+    for (const one of [script, onBridge]) execFileSync('perl', ['-e', `${subs}\n${check}`, one], { stdio: 'pipe' });
     execFileSync('perl', ['-c', '-e', AGENT_SCRIPT], { stdio: 'pipe' });
   });
 });
