@@ -4,10 +4,9 @@
  * Secret: how "one more package" costs one block, and the SQL of this cache. It may be deleted at any time: a missing or broken
  * cache only means that the next publish makes every block anew.
  */
-import { rm } from 'node:fs/promises';
 import type { RunContext } from '../core/context.ts';
-import { type Database, openDatabase } from '../core/db.ts';
-import { UserError } from '../core/errors.ts';
+import type { Database } from '../core/db.ts';
+import { openCache } from './cache-file.ts';
 import type { Catalog, IndexKey } from './catalog.ts';
 import { gzipMember, type XzBlock, xzBlocks, zstdFrame } from './compress.ts';
 import { cutBlocks, INDEX_FORMAT, type IndexFile, type RenderGroup, startsBlock, type TextBlock } from './indexes.ts';
@@ -33,10 +32,10 @@ export interface StoredBlock {
 }
 
 /** In place of a change: some blocks are missing. */
-const UNFINISHED = -1;
+export const UNFINISHED = -1;
 
 /** Text compressed and stored at a time: bounds memory. */
-const BATCH_CHARACTERS = 2 * 1024 * 1024;
+export const BATCH_CHARACTERS = 2 * 1024 * 1024;
 
 const MIGRATIONS: readonly string[] = [
   `
@@ -62,7 +61,7 @@ const MIGRATIONS: readonly string[] = [
 ];
 
 /** Names in [from, to); `to` undefined: to the end. */
-interface NameRange {
+export interface NameRange {
   readonly from: string;
   readonly to: string | undefined;
 }
@@ -74,15 +73,8 @@ export class BlockCache implements Disposable {
     this.#db = db;
   }
 
-  /** Opens or makes it; an unreadable one is thrown away. */
   static async open(path: string): Promise<BlockCache> {
-    try {
-      return new BlockCache(openDatabase(path, MIGRATIONS));
-    } catch (error) {
-      if (!(error instanceof UserError)) throw error;
-      for (const suffix of ['', '-wal', '-shm']) await rm(path + suffix, { force: true });
-      return new BlockCache(openDatabase(path, MIGRATIONS));
-    }
+    return new BlockCache(await openCache(path, MIGRATIONS));
   }
 
   [Symbol.dispose](): void {
@@ -103,7 +95,11 @@ export class BlockCache implements Disposable {
     let made = 0;
     let id = known?.id;
     const store = async (blocks: readonly TextBlock[], deleted: readonly NameRange[], state: number) => {
-      const pieces = await compress(context, blocks, spec.compressions);
+      const pieces = await compressBlocks(
+        context,
+        blocks.map((block) => Buffer.from(block.text)),
+        spec.compressions,
+      );
       this.#db.transaction(() => {
         id ??= this.#insert(spec);
         this.#db.run('UPDATE indexes SET change = ? WHERE id = ?', state, id);
@@ -221,13 +217,13 @@ function keyText({ key, what }: IndexSpec): string {
   return JSON.stringify([INDEX_FORMAT, what, key.suite, key.component, key.kind, key.architecture]);
 }
 
-async function compress(
+/** Each text in the forms that an index has. */
+export async function compressBlocks(
   context: RunContext,
-  blocks: readonly TextBlock[],
+  texts: readonly Buffer[],
   wanted: readonly IndexCompression[],
 ): Promise<StoredBlock[]> {
-  if (blocks.length === 0) return [];
-  const texts = blocks.map((block) => Buffer.from(block.text));
+  if (texts.length === 0) return [];
   const [xz, gzip, zstd] = await Promise.all([
     wanted.includes('xz') ? xzBlocks(context, texts) : [],
     wanted.includes('gzip') ? Promise.all(texts.map(gzipMember)) : [],
@@ -241,14 +237,19 @@ async function compress(
  * changed name begins a block, or comes before the first one, its neighbour above may grow or shrink with it.
  * @param changed sorted
  * @param firsts first names of the blocks there are, sorted
+ * @param begins whether a name begins a block
  */
-export function dirtyRanges(changed: readonly string[], firsts: readonly string[]): NameRange[] {
+export function dirtyRanges(
+  changed: readonly string[],
+  firsts: readonly string[],
+  begins: (name: string) => boolean = startsBlock,
+): NameRange[] {
   const starts = ['', ...firsts.slice(1)]; // the first block also takes every name before it
   const dirty = new Set<number>();
   for (const name of changed) {
     const at = lastAtOrBefore(starts, name);
     dirty.add(at);
-    if (at > 0 && starts[at] === name && startsBlock(name)) dirty.add(at - 1); // it may be gone: then the two are one
+    if (at > 0 && starts[at] === name && begins(name)) dirty.add(at - 1); // it may be gone: then the two are one
   }
   const ranges: { from: string; to: string | undefined }[] = [];
   for (const at of [...dirty].sort((a, b) => a - b)) {

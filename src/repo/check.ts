@@ -75,6 +75,7 @@ async function checkPublished(repo: RepoHandle, repair: boolean): Promise<Proble
     if (linkOf(join(layout.public, 'dists', name)) !== target)
       note('suite-link', `dists/${name} does not lead to ${target}`, name);
     for (const file of current.files) {
+      if (file.onlyListed) continue;
       const object = `by-hash/SHA256/${file.sha256}`;
       const fault = await faultOf(repo, { filename: object, size: file.size, sha256: file.sha256 });
       if (fault === undefined) continue;

@@ -107,7 +107,7 @@ async function writeGeneration(layout: Layout, aside: string, generation: Planne
       await symlink(`${up}by-hash`, join(root, folder, 'by-hash'));
     }
     for (const file of plan.files) {
-      if (!file.onlyByHash) await link(objectPath(layout, file.sha256), join(root, file.path));
+      if (!file.onlyByHash && !file.onlyListed) await link(objectPath(layout, file.sha256), join(root, file.path));
     }
     const mtime = generation.date;
     await writeFileAtomic(join(root, 'Release'), signed.release, { mode: 0o644, mtime });

@@ -26,6 +26,8 @@ export interface IndexFile {
   readonly unlisted?: boolean | undefined;
   /** In Release and in by-hash, but not in the folder of the suite. */
   readonly onlyByHash?: boolean | undefined;
+  /** In Release alone, as in Debian's archive: apt knows an index by its plain name, and fetches another form. */
+  readonly onlyListed?: boolean | undefined;
 }
 
 export interface ReleaseDates {
@@ -66,15 +68,20 @@ function compareText(a: string, b: string): number {
 /** About how many names share a block. More: smaller indexes; fewer: less work for one more package. */
 const NAMES_PER_BLOCK = 128;
 
-/**
- * True for names at which a new block begins. It depends on the name alone, so that adding or removing other names moves no
- * boundary, and the same contents are cut in the same way whatever their history.
- */
+/** True for names at which a new block begins. */
 export function startsBlock(name: string): boolean {
+  return isBoundary(name, NAMES_PER_BLOCK);
+}
+
+/**
+ * True for one text in `every`. It depends on the text alone, so that adding or removing others moves no boundary, and the same
+ * contents are cut in the same way whatever their history.
+ */
+export function isBoundary(text: string, every: number): boolean {
   let hash = 0x811c9dc5; // FNV-1a, 32 bits
-  for (let index = 0; index < name.length; index += 1) hash = Math.imul(hash ^ name.charCodeAt(index), 0x01000193);
+  for (let index = 0; index < text.length; index += 1) hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193);
   hash ^= hash >>> 15; // its low bits alone are poor
-  return (hash >>> 0) % NAMES_PER_BLOCK === 0;
+  return (hash >>> 0) % every === 0;
 }
 
 /** A run of stanzas that is compressed on its own. */

@@ -3,7 +3,8 @@
  *
  * ```
  * db/catalog.sqlite   settings, packages, suites, history       db/blocks.sqlite   compressed pieces of indexes (a cache)
- * db/*.lock           kernel locks, never stale                 incoming/          half-done work; emptied at will
+ * db/*.lock           kernel locks, never stale                 db/contents.sqlite compressed pieces of Contents (a cache)
+ * incoming/           half-done work; emptied at will
  * public/pool/        the packages                              public/by-hash/    every index ever published, by digest
  * public/snapshots/ID/dists/SUITE/   one immutable generation   public/dists/SUITE -> ../snapshots/ID/dists/SUITE
  * ```
@@ -14,6 +15,7 @@ export interface Layout {
   readonly root: string;
   readonly catalog: string;
   readonly blocks: string;
+  readonly contents: string;
   readonly writeLock: string;
   readonly publishLock: string;
   /** Public keys of those who may upload. */
@@ -27,6 +29,7 @@ export function layoutOf(root: string): Layout {
     root,
     catalog: join(root, 'db', 'catalog.sqlite'),
     blocks: join(root, 'db', 'blocks.sqlite'),
+    contents: join(root, 'db', 'contents.sqlite'),
     writeLock: join(root, 'db', 'write.lock'),
     publishLock: join(root, 'db', 'publish.lock'),
     uploaders: join(root, 'db', 'uploaders'),

@@ -34,8 +34,9 @@ export function objectNames(file: IndexFile): string[] {
   return [file.sha256, file.sha512, file.md5].filter((digest) => digest !== undefined);
 }
 
-/** It is there under every digest asked for. */
+/** It is there under every digest asked for, or need not be. */
 export function hasObject(layout: Layout, file: IndexFile, hashes: readonly ExtraHash[]): boolean {
+  if (file.onlyListed) return true;
   const paths = [objectPath(layout, file.sha256)];
   for (const hash of file.unlisted ? [] : hashes) {
     const digest = file[ALGORITHMS[hash]];
@@ -49,23 +50,46 @@ export type ObjectFacts = Omit<IndexFile, 'path'>;
 
 const WRITE_BUFFER_BYTES = 256 * 1024;
 
+/** The digests of a file that is not kept. */
+export class ObjectDigest {
+  readonly #hash = createHash('sha256');
+  readonly #extra: ReadonlyMap<ExtraHash, Hash>;
+  #size = 0;
+
+  constructor(hashes: readonly ExtraHash[] = []) {
+    this.#extra = new Map(hashes.map((hash) => [hash, createHash(ALGORITHMS[hash])]));
+  }
+
+  write(chunk: Uint8Array): void {
+    this.#hash.update(chunk);
+    for (const hash of this.#extra.values()) hash.update(chunk);
+    this.#size += chunk.length;
+  }
+
+  finish(): ObjectFacts {
+    const extra: { md5?: string; sha512?: string } = {};
+    for (const [hash, sum] of this.#extra) extra[ALGORITHMS[hash]] = sum.digest('hex');
+    return { sha256: this.#hash.digest('hex'), size: this.#size, ...extra };
+  }
+}
+
 /** A file below public/by-hash/ whose name is known only when it is complete. */
 export class ObjectWriter implements AsyncDisposable {
   readonly #layout: Layout;
   readonly #temporary: string;
   readonly #file: FileHandle;
-  readonly #hash = createHash('sha256');
-  readonly #extra: ReadonlyMap<ExtraHash, Hash>;
+  readonly #digest: ObjectDigest;
+  readonly #hashes: readonly ExtraHash[];
   readonly #buffer = Buffer.allocUnsafe(WRITE_BUFFER_BYTES);
   #pending = 0;
-  #size = 0;
   #open = true;
 
   private constructor(layout: Layout, temporary: string, file: FileHandle, hashes: readonly ExtraHash[]) {
     this.#layout = layout;
     this.#temporary = temporary;
     this.#file = file;
-    this.#extra = new Map(hashes.map((hash) => [hash, createHash(ALGORITHMS[hash])]));
+    this.#hashes = hashes;
+    this.#digest = new ObjectDigest(hashes);
   }
 
   /** @param hashes under which it is to be found beside SHA256 */
@@ -79,9 +103,7 @@ export class ObjectWriter implements AsyncDisposable {
   }
 
   async write(chunk: Uint8Array): Promise<void> {
-    this.#hash.update(chunk);
-    for (const hash of this.#extra.values()) hash.update(chunk);
-    this.#size += chunk.length;
+    this.#digest.write(chunk);
     // one buffer for all: chunks are small and many
     for (let at = 0; at < chunk.length; ) {
       const part = chunk.subarray(at, at + this.#buffer.length - this.#pending);
@@ -105,18 +127,13 @@ export class ObjectWriter implements AsyncDisposable {
   async finish(): Promise<ObjectFacts> {
     try {
       await this.#flush();
-      const sha256 = this.#hash.digest('hex');
-      const target = objectPath(this.#layout, sha256);
+      const facts = this.#digest.finish();
+      const target = objectPath(this.#layout, facts.sha256);
       await this.#file.chmod(0o644);
       await this.#file.sync();
       await rename(this.#temporary, target);
-      const extra: { md5?: string; sha512?: string } = {};
-      for (const [hash, sum] of this.#extra) {
-        const digest = sum.digest('hex');
-        extra[ALGORITHMS[hash]] = digest;
-        await this.#linkAs(target, hash, digest);
-      }
-      return { sha256, size: this.#size, ...extra };
+      for (const hash of this.#hashes) await this.#linkAs(target, hash, facts[ALGORITHMS[hash]]!);
+      return facts;
     } catch (cause) {
       throw explainWriteError(cause, this.#temporary);
     } finally {

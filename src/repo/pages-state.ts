@@ -3,9 +3,8 @@
  *
  * Secret: the SQL of this cache. It may be deleted at any time: every page is made anew then.
  */
-import { rm } from 'node:fs/promises';
-import { type Database, openDatabase } from '../core/db.ts';
-import { UserError } from '../core/errors.ts';
+import type { Database } from '../core/db.ts';
+import { openCache } from './cache-file.ts';
 import type { ListedPackage, ListPart } from './pages-model.ts';
 
 const MIGRATIONS: readonly string[] = [
@@ -49,15 +48,8 @@ export class PagesState implements Disposable {
     db.exec('PRAGMA synchronous = NORMAL'); // the last pages may be made twice after a power cut: no harm
   }
 
-  /** Opens or makes it; an unreadable one is thrown away. */
   static async open(path: string): Promise<PagesState> {
-    try {
-      return new PagesState(openDatabase(path, MIGRATIONS));
-    } catch (error) {
-      if (!(error instanceof UserError)) throw error;
-      for (const suffix of ['', '-wal', '-shm']) await rm(path + suffix, { force: true });
-      return new PagesState(openDatabase(path, MIGRATIONS));
-    }
+    return new PagesState(await openCache(path, MIGRATIONS));
   }
 
   [Symbol.dispose](): void {

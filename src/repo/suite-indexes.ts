@@ -12,7 +12,7 @@ import { gzipMember, type XzBlock, xzHeader, xzTrailer, zstdFrame } from './comp
 import type { PlannedSuite } from './generation.ts';
 import { INDEX_FORMAT, type IndexFile, renderRelease, renderStanzas, type StanzaStyle } from './indexes.ts';
 import type { Layout } from './layout.ts';
-import { hasObject, ObjectWriter } from './objects.ts';
+import { hasObject, ObjectDigest, ObjectWriter } from './objects.ts';
 import {
   compressionsOf,
   INDEX_SUFFIX,
@@ -128,15 +128,17 @@ function translationIndex(suite: SuiteSettings, component: string): PlannedIndex
   };
 }
 
-/** Contents are large and for few: only as gzip, as in Debian's archive. */
+/** Contents are large and for few: only as gzip, as in Debian's archive, unless forms were chosen; never plain. */
 function planContents(suite: SuiteSettings): PlannedIndex[] {
+  const chosen = suite.compressions?.filter((one) => one !== 'none') ?? [];
+  const compressions = chosen.length > 0 ? chosen : ['gzip' as const];
   return suite.components.flatMap((component) =>
     suite.architectures.map((architecture) => ({
       spec: {
         key: { suite: suite.name, component, kind: 'deb' as const, architecture },
         what: 'contents' as const,
-        variant: suite.overrides ?? '',
-        compressions: ['gzip' as const],
+        variant: JSON.stringify([suite.overrides ?? '', compressions]),
+        compressions,
         render: () => [],
       },
       path: `${component}/Contents-${architecture}`,
@@ -180,36 +182,46 @@ async function patchesOf(
 }
 
 async function writeContents(place: Place, index: PlannedIndex): Promise<IndexFile[]> {
-  const { contentsMembers } = await import('./contents.ts');
+  const { contentsBlocks } = await import('./contents.ts');
   const { context, layout, catalog, suite, change } = place;
-  await using writer = await ObjectWriter.open(layout, suite.hashes);
   const { override } = styleOf(catalog, suite, 'deb');
-  for await (const piece of contentsMembers(context, layout, catalog, index.spec.key, change, override)) {
-    await writer.write(piece);
-  }
-  return [{ path: index.path + INDEX_SUFFIX.gzip, ...(await writer.finish()) }];
+  const blocks = contentsBlocks(context, layout, catalog, index.spec, change, override);
+  return writeForms(place, index, blocks, 'onlyListed');
 }
 
-/** Writes one index in every form, one block in memory at a time. */
-async function writeIndex({ layout, cache, suite }: Place, index: PlannedIndex): Promise<IndexFile[]> {
+function writeIndex(place: Place, index: PlannedIndex): Promise<IndexFile[]> {
+  return writeForms(place, index, place.cache.blocks(index.spec), 'onlyByHash');
+}
+
+/**
+ * Writes one index in every form, one block in memory at a time.
+ * @param plain what becomes of the plain form where it was not chosen: apt looks for an index by its plain name in Release, and
+ * checks what it has unpacked or patched against it
+ */
+async function writeForms(
+  { layout, suite }: Place,
+  index: PlannedIndex,
+  blocks: Iterable<StoredBlock> | AsyncIterable<StoredBlock>,
+  plain: 'onlyByHash' | 'onlyListed',
+): Promise<IndexFile[]> {
   await using stack = new AsyncDisposableStack();
-  const forms: { compression: IndexCompression; writer: ObjectWriter; joiner: Joiner }[] = [];
+  const forms: { compression: IndexCompression; writer: ObjectWriter | ObjectDigest; joiner: Joiner }[] = [];
   const chosen = index.spec.compressions;
-  // apt looks for an index by its plain name in Release, and checks what it has unpacked or patched against it
   for (const compression of chosen.includes('none') ? chosen : ['none' as const, ...chosen]) {
-    const writer = stack.use(await ObjectWriter.open(layout, suite.hashes));
+    const isListed = !chosen.includes(compression) && plain === 'onlyListed';
+    const writer = isListed ? new ObjectDigest(suite.hashes) : stack.use(await ObjectWriter.open(layout, suite.hashes));
     const joiner = JOINERS[compression]();
     forms.push({ compression, writer, joiner });
     if (joiner.head) await writer.write(joiner.head);
   }
-  for (const block of cache.blocks(index.spec)) {
+  for await (const block of blocks) {
     for (const { writer, joiner } of forms) await writer.write(joiner.next(block));
   }
   const files: IndexFile[] = [];
   for (const { compression, writer, joiner } of forms) {
     await writer.write(await joiner.end());
-    const onlyByHash = chosen.includes(compression) ? {} : { onlyByHash: true };
-    files.push({ path: index.path + INDEX_SUFFIX[compression], ...(await writer.finish()), ...onlyByHash });
+    const unlessChosen = chosen.includes(compression) ? {} : { [plain]: true };
+    files.push({ path: index.path + INDEX_SUFFIX[compression], ...(await writer.finish()), ...unlessChosen });
   }
   return files;
 }

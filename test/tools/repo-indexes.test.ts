@@ -202,8 +202,9 @@ describe('forms and digests', () => {
       const lines = getField(release!, field!)!
         .split('\n')
         .filter(Boolean)
-        .map((line) => line.trim().split(/\s+/));
-      expect(lines).toHaveLength(4); // plain is listed, as apt needs it, and only by its hash
+        .map((line) => line.trim().split(/\s+/))
+        .filter(([, , path]) => path !== 'main/Contents-amd64'); // that is there in other forms alone
+      expect(lines).toHaveLength(5); // plain is listed, as apt needs it, and only by its hash
       const sums = lines.map(([sum, , path]) => `${sum}  ${dirname(path!)}/by-hash/${field}/${sum}\n`).join('');
       const cwd = join(bench.repo.publicDir, 'dists/bookworm');
       await run({}, program!, ['--check', '--status'], { cwd, input: sums });
@@ -225,6 +226,33 @@ describe('forms and digests', () => {
       await apt.update();
     }
     expect(await bench.problems()).toEqual([]);
+  });
+});
+
+describe('Contents', () => {
+  it.each([
+    ['gz', undefined],
+    ['xz', ['none', 'xz'] as const],
+    ['zst', ['zstd'] as const],
+  ])('are fetched by apt as apt-file asks for them, as .%s', async (suffix, compressions) => {
+    await using bench = await createBench({ contents: true, compressions });
+    await bench.publish(Array.from({ length: 40 }, (_, at) => ({ name: `pkg-${at}` })));
+    const folder = join(bench.repo.publicDir, 'dists/bookworm/main');
+    expect((await readdir(folder)).sort()).toEqual([`Contents-amd64.${suffix}`, 'binary-amd64', 'by-hash']);
+    await using apt = await bench.apt(`Acquire::IndexTargets::deb::Contents-deb {
+      MetaKey "$(COMPONENT)/Contents-$(ARCHITECTURE)"; ShortDescription "Contents"; Description "Contents"; };`);
+    const lines = async () => {
+      await apt.update();
+      const target = await apt.run('apt-get', 'indextargets', '--format', '$(FILENAME)', 'Created-By: Contents-deb');
+      return (await apt.run('/usr/lib/apt/apt-helper', 'cat-file', target.stdout.trim())).stdout.split('\n');
+    };
+    expect((await lines()).filter(Boolean)).toHaveLength(40);
+    await bench.publish([{ name: 'one-more' }]);
+    expect(await lines()).toContainEqual(expect.stringMatching(/^usr\/share\/one-more\/data +misc\/one-more$/));
+    expect(await bench.problems()).toEqual([]);
+    expect((await bench.repo.check()).problems).toEqual([]);
+    const { objects } = await bench.repo.collectGarbage({ dryRun: true });
+    expect(objects).toBe(0);
   });
 });
 
