@@ -7,6 +7,7 @@ import { UserError } from '../core/errors.ts';
 import { writeFileAtomic } from '../core/files.ts';
 import { formatBytes } from '../core/log.ts';
 import { clientConfiguration } from '../proxy/client.ts';
+import { listAddresses } from '../proxy/listing.ts';
 import { announce, ownAddresses } from '../proxy/mdns.ts';
 import { hitRate } from '../proxy/pages.ts';
 import { ProxyCache } from '../proxy/proxy.ts';
@@ -34,13 +35,20 @@ interface ServeFlags extends Place {
   readonly announce?: boolean;
 }
 
+const VIEW_HELP = `
+Who wants the suites of a view has them at http://HOST:9999/frozen/NAME/debian/,
+through the proxy http://NAME@HOST:9999, or from: buildkit proxy serve --frozen NAME`;
+
 export function addProxyCommands(program: Command, cli: Cli): void {
   const proxy = program.command('proxy').description('apt cache: verified, one fetch for many clients, works offline');
   const row = (usage: string, description: string) =>
-    proxy.command(usage).description(description).option('--cache <dir>', 'folder of the cache');
+    proxy
+      .command(usage)
+      .description(description)
+      .option('--cache <dir>', 'folder of the cache; default: proxy.dir of buildkit.yaml, or below --state');
 
   row('serve', 'serve the cache until interrupted')
-    .option('--listen <addresses...>', 'HOST:PORT, several; default: proxy.listen of buildkit.yaml')
+    .option('--listen <addresses...>', 'HOST:PORT, several; default: proxy.listen of buildkit.yaml, or 127.0.0.1:9999')
     .option('--backend <name=url...>', 'a back end of your own; the same name several times: several mirrors')
     .option('--allow-host <patterns...>', "upstream hosts beside the back ends: '*.example.org', '*'")
     .option('--inner-host <patterns...>', 'upstream hosts that may be at inner addresses')
@@ -60,10 +68,11 @@ export function addProxyCommands(program: Command, cli: Cli): void {
     }),
   );
 
-  row('ls [pattern]', "list addresses in the cache; '*' and '?' match").action(
-    cli.action(async (cx, pattern: string | undefined, flags: Place) => {
+  row('ls [text]', "list addresses in the cache: those with this text in them, or as '*' and '?' match").action(
+    cli.action(async (cx, wanted: string | undefined, flags: Place) => {
       await using cache = await beside(cx, flags);
-      const found = cache.store.urls(pattern ?? '*');
+      const found = listAddresses(cache, wanted === undefined || /[*?]/.test(wanted) ? (wanted ?? '*') : `*${wanted}*`);
+      if (found.length === 0) cx.log.info(wanted ? `nothing in the cache matches '${wanted}'` : 'the cache is empty');
       const marks = ['unverified', 'unsigned', 'verified'];
       return { data: found, text: table(found.map((one) => [one.key, formatBytes(one.size), marks[one.verified]!])) };
     }),
@@ -104,13 +113,17 @@ export function addProxyCommands(program: Command, cli: Cli): void {
       }),
     );
 
-  row('drop <pattern>', "forget addresses: 'debian/pool/main/h/*'")
+  row('drop <pattern>', "forget addresses as '*' and '?' match: 'debian/pool/main/h/*'")
     .option('--dry-run', 'only show them')
     .action(
       cli.action(async (cx, pattern: string, flags: Place & { dryRun?: boolean }) => {
         await using cache = await beside(cx, flags);
+        const kept = listAddresses(cache, pattern).filter((one) => one.ofSuite).length;
         const gone = dropMatching(cache, pattern, { dryRun: flags.dryRun });
-        return { data: gone, text: table(gone.map((one) => [one.key, formatBytes(one.size)])) };
+        const verb = flags.dryRun ? 'would be forgotten' : 'forgotten';
+        const rest = kept > 0 ? `; ${kept} Release files and indexes stay with their suites` : '';
+        const rows = table(gone.map((one) => [one.key, formatBytes(one.size)]));
+        return { data: gone, text: `${rows}\n${gone.length} addresses ${verb}${rest}`.trim() };
       }),
     );
 
@@ -124,6 +137,7 @@ export function addProxyCommands(program: Command, cli: Cli): void {
 
   row('freeze [name]', 'keep the suites as they are now under a name; without one, list the frozen views')
     .option('--remove', 'let the view go')
+    .addHelpText('after', VIEW_HELP)
     .action(cli.action((cx, name: string | undefined, flags: Place & { remove?: boolean }) => freeze(cx, name, flags)));
 
   row('missing', 'what was asked for offline and is not here')
@@ -133,6 +147,7 @@ export function addProxyCommands(program: Command, cli: Cli): void {
         await using cache = await beside(cx, flags);
         const missing = cache.store.missing();
         if (flags.clear) cache.store.clearMissing();
+        if (missing.length === 0) cx.log.info('nothing was missing');
         return { data: missing, text: missing.map((one) => one.key).join('\n') };
       }),
     );
@@ -195,6 +210,7 @@ async function freeze(
       suite: `${one.snapshot.backend}/${one.snapshot.root}`,
       date: new Date(one.snapshot.date * 1000).toISOString(),
     }));
+    if (views.length === 0) cx.log.info('there is no frozen view; give a name to make one');
     return { data: views, text: table(views.map((one) => [one.name, one.suite, one.date])) };
   }
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name)) {

@@ -6,13 +6,14 @@
  * all read alike.
  */
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
+import { createReadStream, type Dirent } from 'node:fs';
 import { copyFile, lstat, readdir } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { RemoteError, UserError } from '../core/errors.ts';
 import { getField, readParagraphs } from '../deb/control.ts';
 import { decompress } from '../deb/decompression.ts';
 import type { Location } from './backends.ts';
+import { globRegex } from './listing.ts';
 import { archiveBase, namesFiles } from './policy.ts';
 import type { ProxyCache } from './proxy.ts';
 
@@ -34,6 +35,7 @@ interface Wanted {
 
 /** Takes every file below `dir` whose digest an index in the cache names. */
 export async function importTree(cache: ProxyCache, dir: string): Promise<ImportReport> {
+  await readFolder(dir); // said before the cache is read through
   const wanted = await wantedFiles(cache);
   if (wanted.keys.size === 0) {
     throw new UserError('proxy-no-index', 'the cache has no index to tell by what these files are', {
@@ -91,12 +93,20 @@ async function digestOf(path: string): Promise<{ sha256: string; size: number }>
   return { sha256: hash.digest('hex'), size };
 }
 
+async function readFolder(dir: string): Promise<Dirent[]> {
+  const entries = await readdir(dir, { withFileTypes: true }).catch((cause: unknown) => {
+    throw new UserError('proxy-import', 'the folder cannot be read', {
+      file: dir,
+      hint: 'name the folder that the other cache keeps its files in',
+      cause,
+    });
+  });
+  return entries.sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
 /** Regular files only; links are not followed. */
 async function* filesBelow(dir: string): AsyncGenerator<string> {
-  const entries = await readdir(dir, { withFileTypes: true }).catch((cause: unknown) => {
-    throw new UserError('proxy-import', `'${dir}' cannot be read`, { file: dir, cause });
-  });
-  for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+  for (const entry of await readFolder(dir)) {
     const path = join(dir, entry.name);
     if (entry.isDirectory()) yield* filesBelow(path);
     else if (entry.isFile() && (await lstat(path)).size > 0) yield path;
@@ -276,13 +286,4 @@ async function fetchMatching(cache: ProxyCache, backend: string, root: string, o
       url: failed[0]!,
     });
   return { fetched, present, bytes, unmatched: patterns.filter((one) => !one.matched).map((one) => one.text) };
-}
-
-function globRegex(pattern: string): RegExp {
-  return new RegExp(
-    `^${pattern
-      .replace(/[.+^${}()|[\]\\]/g, '\\$&')
-      .replaceAll('*', '.*')
-      .replaceAll('?', '.')}$`,
-  );
 }

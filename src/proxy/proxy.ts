@@ -18,6 +18,7 @@ import { type Facts, openFacts } from './facts.ts';
 import { createFiles, type Files } from './files.ts';
 import { type Ask, Finder, type Found } from './find.ts';
 import { createFlights, type Flights } from './flights.ts';
+import { readServing } from './leases.ts';
 import { type Counter, createMetrics, type Metrics } from './metrics.ts';
 import type { Client } from './pins.ts';
 import { contentType } from './policy.ts';
@@ -160,10 +161,7 @@ export class ProxyCache implements AsyncDisposable {
    * @throws UserError `locked` when another server has it, and as `createBackends`, `openStore`
    */
   static async open(context: Context, settings: ProxySettings, parts: ProxyParts = {}): Promise<ProxyCache> {
-    const held =
-      parts.serving === false
-        ? undefined
-        : await lock(join(settings.dir, 'serve.lock'), { what: `the cache '${settings.dir}'` });
+    const held = parts.serving === false ? undefined : await lockForServing(settings.dir);
     try {
       return new ProxyCache(context, settings, parts, held);
     } catch (error) {
@@ -319,6 +317,19 @@ export class ProxyCache implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+}
+
+async function lockForServing(dir: string): Promise<Lock> {
+  try {
+    return await lock(join(dir, 'serve.lock'));
+  } catch (error) {
+    if (!(error instanceof UserError) || error.code !== 'locked') throw error;
+    const urls = readServing(dir)?.urls.join(' and ');
+    throw new UserError('locked', `the cache '${dir}' is served already${urls ? `, at ${urls}` : ''}`, {
+      hint: 'use that one, or give this one a folder of its own: --cache DIR',
+      cause: error,
+    });
   }
 }
 

@@ -369,7 +369,9 @@ function createPages(cache: ProxyCache, registries: Registries, around: Surround
     response
       .status(404)
       .type('text/plain')
-      .send(`there is nothing here; back ends: ${cache.backends.list.map(({ name }) => `/${name}/`).join(' ')}\n`);
+      .send(
+        `there is nothing here; back ends: ${cache.backends.list.map(({ name }) => `/${name}/`).join(' ') || 'none'} (more: --backend NAME=URL)\n`,
+      );
   });
   app.use((error: unknown, _request: express.Request, response: express.Response, _next: express.NextFunction) => {
     const status = error instanceof UserError ? 400 : error instanceof BuildkitError ? 502 : 500;

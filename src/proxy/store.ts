@@ -77,8 +77,8 @@ export interface Store extends Disposable, SuiteStore {
   putUrl(row: StoredUrl): void;
   dropUrl(key: string): void;
   touchUrl(key: string, checkedAt: number): void;
-  /** Addresses whose key matches a GLOB pattern (`*`, `?`, `[...]`), sorted. */
-  urls(glob: string): (StoredUrl & { readonly size: number })[];
+  /** Addresses whose key matches (`*`, `?`), sorted. */
+  urls(pattern: string): (StoredUrl & { readonly size: number })[];
 
   partial(key: string): Partial | undefined;
   putPartial(row: Partial, now: number): void;
@@ -232,7 +232,8 @@ function urlQueries(db: Database) {
     touchUrl(key: string, checkedAt: number) {
       db.run('UPDATE urls SET checked_at = ? WHERE key = ?', checkedAt, key);
     },
-    urls(glob: string) {
+    urls(pattern: string) {
+      const glob = pattern.replaceAll('[', '[[]'); // sets of characters are not ours: an IPv6 host has brackets
       return db
         .all('SELECT u.*, o.size FROM urls u JOIN objects o USING (sha256) WHERE key GLOB ? ORDER BY key', glob)
         .map((row) => ({ ...toUrl(row), size: Number(row.size) }));

@@ -159,7 +159,7 @@ function removeStrayPartials(cache: ProxyCache): void {
   for (const name of cache.blobs.partialNames()) if (!wanted.has(name)) cache.blobs.removePartial(name);
 }
 
-/** Forgets addresses that match a GLOB pattern, and their objects where nothing else means them. */
+/** Forgets addresses that match a pattern, and their objects where nothing else means them. */
 export function dropMatching(
   cache: ProxyCache,
   pattern: string,
@@ -197,8 +197,11 @@ export function explain(cache: ProxyCache, address: string): { key: string; line
       )
     : (cache.backends.byPath(address.replace(/^\//, ''), '') ?? cache.backends.byKey(address));
   if (!location) {
+    const names = cache.backends.list.map(({ name }) => `${name}/`).join(' ');
     throw new UserError('proxy-unknown-host', `'${address}' is at no back end and on no list of hosts`, {
-      hint: 'allow its host: buildkit proxy serve --allow-host HOST, or proxy.hosts of buildkit.yaml',
+      hint: match
+        ? 'allow its host: buildkit proxy serve --allow-host HOST, or proxy.hosts of buildkit.yaml'
+        : `write an address, or a path below a back end: ${names}`,
     });
   }
   const kind = classify(location.path);

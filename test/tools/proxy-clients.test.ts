@@ -71,6 +71,10 @@ describe('the commands', () => {
     expect((await buildkit('ls', 'own/pool/*')).stdout).toMatch(
       /own\/pool\/main\/h\/hello\/hello_1\.0-1_amd64\.deb +5\.0 kB +verified/,
     );
+    expect((await buildkit('ls', 'Packages')).stdout).toMatch(/^own\/dists\/stable\/.*Packages\.gz +\S+ B +verified$/m);
+    expect((await buildkit('drop', 'own/dists/*')).stdout).toBe(
+      '0 addresses forgotten; 2 Release files and indexes stay with their suites\n',
+    );
     expect((await buildkit('why', `own/${poolPath(hello)}`)).stdout).toContain('digest of a signed index');
     expect((await buildkit('freeze', 'monday')).stdout).toContain('/frozen/monday/own/');
     expect((await buildkit('freeze', 'monday')).exitCode).toBe(1);

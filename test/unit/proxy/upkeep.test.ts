@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { planEviction } from '../../../src/proxy/evict.ts';
 import { importTree, precache } from '../../../src/proxy/intake.ts';
+import { listAddresses } from '../../../src/proxy/listing.ts';
 import { ProxyCache } from '../../../src/proxy/proxy.ts';
 import type { EvictionRow } from '../../../src/proxy/store.ts';
 import { dropMatching, expire, explain, verifyCache } from '../../../src/proxy/upkeep.ts';
@@ -93,6 +94,7 @@ describe('keeping house', () => {
     writeFileSync(join(dir, 'renamed%3a1.deb'), bed.packages[1]!.bytes);
     writeFileSync(join(dir, 'strange.deb'), 'not of this archive');
     writeFileSync(join(dir, 'partial/cut.deb'), bed.packages[2]!.bytes.subarray(0, 100));
+    await expect(importTree(cache, join(dir, 'none'))).rejects.toThrow('cannot be read');
     await expect(importTree(cache, dir)).rejects.toThrow('no index');
     await precache(cache, 'archive', 'stable', { ...EVERYTHING, packages: [] });
     const report = await importTree(cache, dir);
@@ -147,13 +149,42 @@ describe('keeping house', () => {
       expect(dropMatching(beside, 'archive/pool/*/hello/*')).toHaveLength(1);
       expect(beside.store.urls('*')).toHaveLength(2);
     }
-    await expect.poll(async () => (await bed.world.ask(path)).headers['x-cache'], { timeout: 5000 }).toBe('MISS');
+    await expect.poll(async () => (await bed.world.ask(path)).headers['x-cache'], { timeout: 60_000 }).toBe('MISS');
+  }, 120_000);
+
+  it('lists what a suite brought, though nobody asked for an address yet', async () => {
+    await using bed = await archiveWorld();
+    const { cache } = bed.world.proxy;
+    expect(listAddresses(cache, '*')).toEqual([]);
+    await precache(cache, 'archive', 'stable', { ...EVERYTHING, packages: [] });
+    const keys = (pattern: string) => listAddresses(cache, pattern).map(({ key, verified }) => [key, verified]);
+    const folder = 'archive/dists/stable';
+    expect(keys('*')).toEqual([
+      [`${folder}/InRelease`, 2],
+      [`${folder}/main/binary-amd64/Packages.gz`, 2],
+    ]);
+    await precache(cache, 'archive', 'stable', { ...EVERYTHING, packages: ['hello'] });
+    expect(keys('*/Packages.?z')).toEqual([[`${folder}/main/binary-amd64/Packages.gz`, 2]]);
+    expect(keys('archive/pool/*')).toEqual([[`archive/${poolPath(bed.packages[0]!)}`, 2]]);
+    expect(dropMatching(cache, 'archive/*')).toHaveLength(1);
+    expect(keys('*')).toHaveLength(2);
   });
 
-  it('is not served twice at a time', async () => {
+  it('reads brackets of an address as they are', async () => {
+    await using bed = await archiveWorld();
+    const { store } = bed.world.proxy.cache;
+    store.putObject('a'.repeat(64), 1, 0, 0);
+    const row = { etag: undefined, lastModified: undefined, contentType: undefined, source: 'x', verified: 0 as const };
+    for (const key of ['http://[2001:db8::1]/x.deb', 'http://2/x.deb'])
+      store.putUrl({ ...row, key, sha256: 'a'.repeat(64), fetchedAt: 0, checkedAt: 0 });
+    expect(store.urls('http://[2001:db8::1]/*').map(({ key }) => key)).toEqual(['http://[2001:db8::1]/x.deb']);
+  });
+
+  it('is not served twice at a time, and says where it is served', async () => {
     await using bed = await archiveWorld();
     await expect(ProxyCache.open(bed.world.world.context, bed.world.settings)).rejects.toMatchObject({
       code: 'locked',
+      message: expect.stringContaining(`is served already, at ${bed.world.url}`),
     });
   });
 
@@ -169,5 +200,8 @@ describe('keeping house', () => {
     expect(lines('/archive/dists/stable/main/binary-amd64/Packages.gz')).toContain('must have SHA256');
     expect(lines('archive/pool/none.deb')).toContain('not in the cache');
     expect(() => explain(cache, 'http://elsewhere.example.org/x')).toThrow('no list of hosts');
+    expect(() => explain(cache, 'hello')).toThrow(
+      expect.objectContaining({ hint: 'write an address, or a path below a back end: archive/' }),
+    );
   });
 });
