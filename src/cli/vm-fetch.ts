@@ -28,7 +28,13 @@ export function addBuildOptions(build: Command): Command {
     .option('--name <hostname>', 'for %HOSTNAME% and hooks', hostName)
     .option('--target <place>', 'write a bootable disk there instead: qcow2:FILE, raw:FILE, lv:GROUP/NAME, dev:/dev/X')
     .addOption(new Option('--swap <size>', 'swap partition of the bootable disk, for example 512M'))
-    .option('--uefi', 'EFI system partition on the bootable disk, beside BIOS');
+    .option('--uefi', 'EFI system partition on the bootable disk, beside BIOS')
+    .addOption(
+      new Option(
+        '--from-stage <stage>',
+        'go on with the work that a failed build of the same plan left (vm gc removes it)',
+      ).choices(['bootstrap', 'postunpack', 'overlay', 'install.sh', 'install-custom.sh', 'postconfig', 'disk']),
+    );
 }
 
 /** Paths made absolute; flags that belong to --target refused without it. */

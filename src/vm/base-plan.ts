@@ -87,10 +87,10 @@ export function recipeDigest(recipe: BaseRecipe): string {
 }
 
 export interface BuildPlaces {
-  /** Folder that mmdebstrap makes. */
+  /** Folder that mmdebstrap makes or goes on with. */
   readonly root: string;
-  /** In their order. */
-  readonly hookFiles: readonly string[];
+  /** The program that it runs at the end. */
+  readonly hookFile: string;
   readonly sourcesFile: string;
 }
 
@@ -99,17 +99,34 @@ export function sourcesFile(recipe: BaseRecipe): string {
   return recipe.sources.map(formatSource).join('\n');
 }
 
-/** `mmdebstrap ...` for a folder with owners and modes as they shall be. */
-export function mmdebstrapArgs(recipe: BaseRecipe, places: BuildPlaces, mode: 'root' | 'unshare'): string[] {
+/** `mmdebstrap ...` for a folder with owners and modes as they shall be; run as root, or as root of a user namespace. */
+export function mmdebstrapArgs(recipe: BaseRecipe, places: BuildPlaces): string[] {
   return [
-    `--mode=${mode}`,
+    '--mode=root',
     '--variant=minbase',
     '--format=directory',
     `--architectures=${recipe.architecture}`,
     `--include=${recipe.packages.join(',')}`,
     // the guest's first apt-get update then asks only what changed
     '--skip=cleanup/apt/lists',
-    ...places.hookFiles.map((file) => `--customize-hook=${file}`),
+    `--customize-hook=${places.hookFile}`,
+    recipe.suite,
+    places.root,
+    places.sourcesFile,
+  ];
+}
+
+/** `mmdebstrap ...` that does nothing but run a hook in a root that is there, with all that it prepares for hooks. */
+export function stageArgs(recipe: BaseRecipe, places: BuildPlaces): string[] {
+  return [
+    '--quiet',
+    '--mode=root',
+    '--variant=custom',
+    '--format=directory',
+    `--architectures=${recipe.architecture}`,
+    // without its setup, its cleanup would clean this machine's own apt
+    '--skip=check/empty,check/signed-by,setup,update,cleanup',
+    `--customize-hook=${places.hookFile}`,
     recipe.suite,
     places.root,
     places.sourcesFile,

@@ -3,37 +3,26 @@
  *
  * Secret: the folder of a base (`STATE/vm/bases/ID`: disk, kernel, initrd, log, `base.json`), made aside and renamed in one step.
  */
-import { randomUUID } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { chmod, copyFile, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { machine, userInfo } from 'node:os';
-import { dirname, extname, join } from 'node:path';
+import { chmod, copyFile, mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { machine } from 'node:os';
+import { join } from 'node:path';
 import { z } from 'zod';
 import type { Context } from '../core/context.ts';
 import { type Lock, lock } from '../core/db.ts';
-import { errnoOf, ToolError, UserError } from '../core/errors.ts';
+import { errnoOf, UserError } from '../core/errors.ts';
 import { digestFile, exists, syncFolder, writeFileAtomic } from '../core/files.ts';
 import { formatBytes } from '../core/log.ts';
 import { didYouMean } from '../core/nearest.ts';
-import { hasProgram, run } from '../core/run.ts';
 import { debArch } from '../deb/arch.ts';
-import type { StoredCompression } from '../deb/compression.ts';
-import { decompress } from '../deb/decompression.ts';
 import { debianSources } from '../deb/mirror.ts';
 import { suiteFacts } from '../deb/suites.ts';
-import {
-  type BaseRecipe,
-  chooseKernel,
-  type KernelFlavour,
-  mke2fsArgs,
-  mmdebstrapArgs,
-  planRecipe,
-  recipeDigest,
-  sourcesFile,
-} from './base-plan.ts';
-import { type Customization, customizationDigest, prepareCustomization, withStage } from './customize.ts';
-import { type BootProfile, customizeHook } from './guest.ts';
-import { type InitrdModule, moduleName, planModules, tinyInitrd } from './tiny-initrd.ts';
+import { TINY_INITRD, writeImage } from './base-image.ts';
+import { removeTree } from './base-owner.ts';
+import { type KernelFlavour, planRecipe, recipeDigest } from './base-plan.ts';
+import { newScratch, type RootJob, removeKept, removeLeftovers, type Workshop, withWorkshop } from './base-root.ts';
+import { planStages, type StageName } from './base-stages.ts';
+import { type Customization, customizationDigest, customizationParts } from './customize.ts';
+import type { BootProfile } from './guest.ts';
 
 /** A finished base image. */
 export interface Base {
@@ -94,10 +83,10 @@ export interface BaseRequest {
   readonly hooks?: string | undefined;
   /** Host name, for tokens and hooks; default `debian`. */
   readonly name?: string | undefined;
+  /** Go on from there with the work that a build of the same plan left when it failed. */
+  readonly fromStage?: StageName | undefined;
 }
 
-const TINY_INITRD = 'initrd-tiny.img';
-const BUILDING = '.building-';
 const BUILD_TIMEOUT_MS = 30 * 60_000;
 
 const recordSchema = z.object({
@@ -138,7 +127,7 @@ export async function buildBase(context: Context, request: BaseRequest): Promise
     if (found) return reuse(context, found);
   }
   using _lock = await lockBases(context, 'the build of a base image', BUILD_TIMEOUT_MS);
-  await removeLeftovers(context);
+  await removeLeftovers(context, basesDirOf(context));
   if (!request.force) {
     // another process may have built it while this one waited
     const found = (await listBases(context)).findLast((base) => base.recipe === digest);
@@ -147,28 +136,26 @@ export async function buildBase(context: Context, request: BaseRequest): Promise
   return build(context, job);
 }
 
-/** What is to be built, and with what help that leaves no trace in it. */
-interface Job {
-  readonly recipe: BaseRecipe;
+interface Job extends RootJob {
   readonly digest: string;
-  readonly custom: Customization;
-  readonly proxy: string | undefined;
+  readonly request: BaseRequest;
 }
 
-async function planJob(context: Context, request: BaseRequest): Promise<Job> {
+async function planJob(context: Context, request: BaseRequest, kind: 'base' | 'disk' = 'base'): Promise<Job> {
   const architecture = request.architecture ?? debArch(machine());
   const sources = await debianSources(context, request.suite, request.mirror);
-  const { name = 'debian', overlay, hooks, proxy } = request;
+  const { name = 'debian', overlay, hooks, proxy, fromStage } = request;
   const { codename: suite } = suiteFacts(request.suite);
   const custom: Customization = { name, suite, architecture, overlay, hooks };
-  const customization = await customizationDigest(custom);
+  const parts = await customizationParts(custom);
   const kernel = request.kernelFlavour;
-  const recipe = planRecipe({ ...request, architecture, customization, kernel }, sources);
-  return { recipe, digest: recipeDigest(recipe), custom, proxy };
+  const recipe = planRecipe({ ...request, architecture, customization: customizationDigest(parts), kernel }, sources);
+  const stages = planStages(recipe, kind, parts);
+  return { recipe, digest: recipeDigest(recipe), custom, stages, fromStage, proxy, request };
 }
 
 /**
- * Makes the root file system of `request` and hands it to `body`; it is gone afterwards, whatever happens.
+ * Makes the root file system of `request` and hands it to `body`; it is gone afterwards, unless something failed.
  * @throws as `buildBase` does
  */
 export async function withRoot<T>(
@@ -176,11 +163,26 @@ export async function withRoot<T>(
   request: BaseRequest,
   body: (shop: Workshop) => Promise<T>,
 ): Promise<T> {
-  const job = await planJob(context, request);
+  const job = await planJob(context, request, 'disk');
   using _lock = await lockBases(context, 'the build of a base image', BUILD_TIMEOUT_MS);
-  await mkdir(basesDir(context), { recursive: true });
-  await removeLeftovers(context);
-  return await inWorkshop(context, job, body);
+  const basesDir = basesDirOf(context);
+  await removeLeftovers(context, basesDir);
+  return await withWorkshop(context, basesDir, job, body);
+}
+
+/** Removes what dead and failed builds left, unless one is under way. @returns what it was, in words */
+export async function collectBaseGarbage(context: Context): Promise<string[]> {
+  const basesDir = basesDirOf(context);
+  if (!(await exists(basesDir))) return [];
+  try {
+    using _lock = await lockBases(context, 'the base images', 0);
+    const halfMade = await removeLeftovers(context, basesDir);
+    const kept = await removeKept(context, basesDir);
+    return [...Array.from({ length: halfMade }, () => 'a half-made base image'), ...kept];
+  } catch (error) {
+    if (error instanceof UserError && error.code === 'locked') return [];
+    throw error;
+  }
 }
 
 function reuse(context: Context, base: ListedBase): Base {
@@ -188,30 +190,23 @@ function reuse(context: Context, base: ListedBase): Base {
   return base;
 }
 
-function basesDir(context: Context): string {
+function basesDirOf(context: Context): string {
   return join(context.stateDir, 'vm', 'bases');
 }
 
 function lockBases(context: Context, what: string, waitMs: number): Promise<Lock> {
-  return lock(join(basesDir(context), '.lock'), { what, waitMs, signal: context.signal });
-}
-
-/** What a killed build left behind. Only with the lock held: then nobody is building. */
-async function removeLeftovers(context: Context): Promise<void> {
-  const names = await readdir(basesDir(context));
-  for (const name of names.filter((one) => one.startsWith(BUILDING))) {
-    await removeTree(context, join(basesDir(context), name));
-  }
+  return lock(join(basesDirOf(context), '.lock'), { what, waitMs, signal: context.signal });
 }
 
 async function build(context: Context, job: Job): Promise<Base> {
   const { recipe, digest } = job;
-  return inWorkshop(context, job, async (shop) => {
-    const { scratch } = shop;
-    const made = await context.log.step('Write the disk', () => writeDisk(context, recipe, shop));
-    await removeTree(context, shop.root);
+  const basesDir = basesDirOf(context);
+  return withWorkshop(context, basesDir, job, async (shop) => {
+    const made = join(shop.scratch, 'base');
+    await mkdir(made);
+    const written = await context.log.step('Write the disk', () => writeImage(context, recipe, shop, made));
     const id = await freeId(context, recipe.suite, digest);
-    const { mtimeMs, size } = await stat(join(scratch, 'disk.qcow2'));
+    const { mtimeMs, size } = await stat(join(made, 'disk.qcow2'));
     const record: BaseRecord = {
       format: 1,
       id,
@@ -219,196 +214,26 @@ async function build(context: Context, job: Job): Promise<Base> {
       architecture: recipe.architecture,
       recipe: digest,
       packages: [...recipe.packages],
-      sha256: await digestFile(join(scratch, 'disk.qcow2'), 'sha256'),
-      ...made,
+      sha256: await digestFile(join(made, 'disk.qcow2'), 'sha256'),
+      ...written,
       virtualSize: recipe.sizeBytes,
       stamp: { size, mtimeMs },
       created: context.now().toISOString(),
     };
-    await copyFile(shop.logFile, join(scratch, 'build.log'));
-    await writeFileAtomic(join(scratch, 'base.json'), `${JSON.stringify(record, undefined, 2)}\n`);
-    const dir = join(basesDir(context), id);
-    await rename(scratch, dir);
-    await syncFolder(basesDir(context));
+    await copyFile(shop.logFile, join(made, 'build.log'));
+    await writeFileAtomic(join(made, 'base.json'), `${JSON.stringify(record, undefined, 2)}\n`);
+    const dir = join(basesDir, id);
+    await rename(made, dir);
+    await syncFolder(basesDir);
     return toBase(dir, record, size, false);
   });
-}
-
-/** A scratch folder with the root file system in it, which is removed at the end; the log stays when something failed. */
-async function inWorkshop<T>(context: Context, job: Job, body: (shop: Workshop) => Promise<T>): Promise<T> {
-  const { recipe, digest } = job;
-  const scratch = join(basesDir(context), `${BUILDING}${digest.slice(0, 12)}-${randomUUID().slice(0, 8)}`);
-  const logFile = join(basesDir(context), `${recipe.suite}-${digest.slice(0, 12)}.log`);
-  await mkdir(scratch, { recursive: true });
-  await rm(logFile, { force: true });
-  try {
-    const builder = await chooseBuilder(context, scratch);
-    const shop = { root: join(scratch, 'root'), scratch, logFile, builder };
-    await context.log.step(
-      `Bootstrap ${recipe.suite} (mmdebstrap, ${recipe.packages.length} packages and what they need)`,
-      () => bootstrap(context, job, shop),
-    );
-    const result = await body(shop);
-    await rm(logFile, { force: true });
-    return result;
-  } catch (error) {
-    throw withLog(error, logFile);
-  } finally {
-    await removeTree(context, scratch);
-  }
-}
-
-/** Says where the log of the failed build is, which stays. */
-function withLog(error: unknown, logFile: string): unknown {
-  if (!(error instanceof ToolError) || error.logFile !== undefined) return error;
-  const { message, code, hint, command, stderrTail, status, cause } = error;
-  return new ToolError(code, message, { hint, command, stderrTail, status, cause, logFile });
-}
-
-/** Who may own the files of a root file system. */
-interface Builder {
-  readonly mode: 'root' | 'unshare';
-  /** The command line that runs `argv` as owner of what mmdebstrap makes. */
-  wrap(argv: readonly string[]): readonly [program: string, ...args: string[]];
-}
-
-/** Root builds as root; others in a user namespace, whose ids newuidmap gives (subuid(5)). */
-async function chooseBuilder(context: Context, scratch: string): Promise<Builder> {
-  const { uid, username } = userInfo();
-  if (uid === 0) return { mode: 'root', wrap: (argv) => argv as [string, ...string[]] };
-  const subordinate = await readFile('/etc/subuid', 'utf8').catch(() => '');
-  const hasRange = subordinate.split('\n').some((line) => [username, String(uid)].includes(line.split(':', 1)[0]!));
-  if (!hasRange || !(await hasProgram(context, 'newuidmap'))) {
-    throw new UserError(
-      'unshare-unavailable',
-      'building a base image without root needs a user namespace of your own',
-      {
-        hint: `as root once: apt-get install uidmap && usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}; or build as root and point --state at the result`,
-      },
-    );
-  }
-  await refuseClosedFolder(scratch);
-  await chmod(scratch, 0o777); // root of the namespace is another user here
-  return { mode: 'unshare', wrap: (argv) => ['mmdebstrap', '--unshare-helper', ...argv] };
-}
-
-/** Root of the namespace is another user outside: every folder on the way must let others through. */
-async function refuseClosedFolder(scratch: string): Promise<void> {
-  for (let folder = dirname(scratch); folder !== '/'; folder = dirname(folder)) {
-    if (((await stat(folder)).mode & 0o001) !== 0) continue;
-    throw new UserError('state-closed', `building without root needs a way into '${folder}' for the user namespace`, {
-      hint: `chmod o+x '${folder}', or take a folder that others may enter: --state /var/tmp/buildkit-state`,
-    });
-  }
-}
-
-/** Where an image is being made. */
-export interface Workshop {
-  readonly root: string;
-  readonly scratch: string;
-  readonly logFile: string;
-  readonly builder: Builder;
-}
-
-async function bootstrap(context: Context, { recipe, custom, proxy }: Job, shop: Workshop): Promise<void> {
-  const prepared = await prepareCustomization(context, custom, shop.scratch);
-  const hookFiles = await writeHooks(shop.scratch, recipe, prepared?.hookFile);
-  const sources = join(shop.scratch, 'build.sources');
-  await writeFile(sources, sourcesFile(recipe));
-  const args = mmdebstrapArgs(recipe, { root: shop.root, hookFiles, sourcesFile: sources }, shop.builder.mode);
-  try {
-    await run(context, 'mmdebstrap', args, {
-      logFile: shop.logFile,
-      timeoutMs: BUILD_TIMEOUT_MS,
-      // what a kill leaves goes away with the scratch folder
-      env: { TMPDIR: shop.scratch, ...(proxy === undefined ? {} : { http_proxy: proxy }) },
-      onLine: (line) => {
-        const percent = /^\s*\[?[#=>. ]*\]?\s*(\d+)(?:\.\d+)?%?/.exec(line)?.[1];
-        if (percent !== undefined && line.includes('%')) context.log.progress('mmdebstrap', Number(percent), 100);
-      },
-    });
-  } catch (error) {
-    throw await withStage(error, prepared);
-  }
-}
-
-/** Our files, then the user's over them, then the traces of both out. */
-async function writeHooks(scratch: string, recipe: BaseRecipe, users: string | undefined): Promise<string[]> {
-  const [first, last] = [join(scratch, 'hook.sh'), join(scratch, 'traces.sh')];
-  await writeFile(first, recipe.hook, { mode: 0o755 });
-  if (users === undefined) return [first];
-  await writeFile(last, customizeHook([], recipe.profile), { mode: 0o755 });
-  return [first, users, last];
-}
-
-async function writeDisk(
-  context: Context,
-  recipe: BaseRecipe,
-  shop: Workshop,
-): Promise<{ kernelRelease: string; rootUuid: string; tinyInitrd: boolean }> {
-  const { root, scratch, builder, logFile } = shop;
-  const boot = chooseKernel(await readdir(join(root, 'boot')));
-  const as = (argv: readonly string[]) => {
-    const [program, ...args] = builder.wrap(argv);
-    return run(context, program, args, { logFile, timeoutMs: BUILD_TIMEOUT_MS });
-  };
-  // the initrd may be readable by its owner alone (umask in initramfs.conf)
-  for (const [name, target] of [
-    [boot.kernel, 'vmlinuz'],
-    [boot.initrd, 'initrd.img'],
-  ] as const) {
-    await writeFile(join(scratch, target), '', { mode: 0o666 });
-    await chmod(join(scratch, target), 0o666);
-    await as(['cp', '--no-preserve=all', join(root, 'boot', name), join(scratch, target)]);
-    await chmod(join(scratch, target), 0o444);
-  }
-  const tiny = recipe.profile === 'fast' && recipe.architecture === 'amd64';
-  if (tiny) await writeTinyInitrd(context, join(root, 'lib/modules', boot.release), join(scratch, TINY_INITRD));
-  const rootUuid = randomUUID();
-  const raw = join(scratch, 'disk.raw');
-  await writeFile(raw, '');
-  await chmod(raw, 0o666);
-  await as(['mke2fs', ...mke2fsArgs(root, raw, rootUuid, recipe.sizeBytes)]);
-  const disk = join(scratch, 'disk.qcow2');
-  await run(context, 'qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', raw, disk], { logFile });
-  await rm(raw);
-  await chmod(disk, 0o444);
-  const handle = await open(disk, 'r');
-  await handle.sync();
-  await handle.close();
-  return { kernelRelease: boot.release, rootUuid, tinyInitrd: tiny };
-}
-
-async function writeTinyInitrd(context: Context, folder: string, target: string): Promise<void> {
-  const modules: InitrdModule[] = [];
-  for (const path of planModules(await readFile(join(folder, 'modules.dep'), 'utf8'))) {
-    const file = join(folder, path);
-    const compression = { '.xz': 'xz', '.zst': 'zstd', '.gz': 'gzip' }[extname(path)] as StoredCompression | undefined;
-    const chunks: Uint8Array[] = [];
-    const place = { file, member: path };
-    for await (const chunk of decompress(context, compression ?? 'none', createReadStream(file), place))
-      chunks.push(chunk);
-    modules.push({ name: `${moduleName(path)}.ko`, bytes: Buffer.concat(chunks) });
-  }
-  await writeFile(target, tinyInitrd(modules), { mode: 0o444 });
 }
 
 async function freeId(context: Context, suite: string, digest: string): Promise<string> {
   const plain = `${suite}-${digest.slice(0, 12)}`;
   for (let count = 2, id = plain; ; count += 1) {
-    if (!(await exists(join(basesDir(context), id)))) return id;
+    if (!(await exists(join(basesDirOf(context), id)))) return id;
     id = `${plain}.${count}`;
-  }
-}
-
-/** Removes a folder whose files may belong to ids of a user namespace. */
-async function removeTree(context: Context, path: string): Promise<void> {
-  try {
-    await rm(path, { recursive: true, force: true });
-  } catch (error) {
-    if (errnoOf(error) !== 'EACCES' && errnoOf(error) !== 'EPERM') throw error;
-    await run({ env: context.env }, 'mmdebstrap', ['--unshare-helper', 'rm', '-rf', '--', path]);
-    await rm(path, { recursive: true, force: true });
   }
 }
 
@@ -431,8 +256,8 @@ export async function adoptBase(
   body: (scratch: string) => Promise<AdoptedBase>,
 ): Promise<Base> {
   using _lock = await lockBases(context, 'the making of a base image', BUILD_TIMEOUT_MS);
-  await removeLeftovers(context);
-  const dir = join(basesDir(context), id);
+  await removeLeftovers(context, basesDirOf(context));
+  const dir = join(basesDirOf(context), id);
   const there = (await listBases(context)).find((base) => base.id === id);
   if (there?.source === from) return there;
   if (there || (await exists(dir))) {
@@ -444,8 +269,7 @@ export async function adoptBase(
       },
     );
   }
-  const scratch = join(basesDir(context), `${BUILDING}${randomUUID()}`);
-  await mkdir(scratch, { recursive: true });
+  const scratch = await newScratch(basesDirOf(context), id);
   try {
     const { inPlace, ...made } = await body(scratch);
     const disk = join(scratch, 'disk.qcow2');
@@ -460,7 +284,7 @@ export async function adoptBase(
     };
     await writeFileAtomic(join(scratch, 'base.json'), `${JSON.stringify(record, undefined, 2)}\n`);
     await rename(scratch, dir);
-    await syncFolder(basesDir(context));
+    await syncFolder(basesDirOf(context));
     return toBase(dir, record, size, false);
   } finally {
     await removeTree(context, scratch);
@@ -481,14 +305,14 @@ interface ListedBase extends Base {
 export async function listBases(context: Context): Promise<ListedBase[]> {
   let names: string[];
   try {
-    names = await readdir(basesDir(context));
+    names = await readdir(basesDirOf(context));
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return [];
     throw error;
   }
   const bases: ListedBase[] = [];
   for (const name of names.filter((one) => !one.startsWith('.'))) {
-    const dir = join(basesDir(context), name);
+    const dir = join(basesDirOf(context), name);
     const record = await readRecord(dir);
     if (record) bases.push(toBase(dir, record, (await stat(join(dir, 'disk.qcow2'))).size, true));
   }
@@ -598,8 +422,8 @@ export async function removeBase(context: Context, id: string, users: readonly s
     });
   }
   using _lock = await lockBases(context, 'the base images', 0);
-  const aside = join(basesDir(context), `${BUILDING}removed-${randomUUID().slice(0, 8)}`);
-  await rename(base.dir, aside);
+  const aside = await newScratch(basesDirOf(context), 'removed');
+  await rename(base.dir, join(aside, 'base'));
   await rm(aside, { recursive: true, force: true });
   return base;
 }

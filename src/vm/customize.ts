@@ -2,14 +2,14 @@
  * What a user adds to a base image: a tree of files laid over it, and hooks, in the order and with the arguments of the
  * older systems: `postunpack`, the overlay, `install.sh`, `install-custom.sh`, `postconfig`.
  *
- * Secret: that all of it runs within mmdebstrap(1)'s customize hook, where services are blocked by its policy-rc.d (gone
- * afterwards), /proc and /sys are mounted in a namespace of their own, and rights are the same for root and for others.
+ * Secret: that each of them runs as a customize hook of an mmdebstrap(1) of its own, where services are blocked by its
+ * policy-rc.d (gone afterwards), /proc and /sys are mounted, and rights are the same for root and for others.
  */
 import { createHash } from 'node:crypto';
 import { chmod, mkdir, readdir, readFile, readlink, stat, symlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { RunContext } from '../core/context.ts';
-import { errnoOf, ToolError, UserError } from '../core/errors.ts';
+import { errnoOf, UserError } from '../core/errors.ts';
 import { run, shellQuote } from '../core/run.ts';
 
 export interface Customization {
@@ -25,10 +25,11 @@ export interface Customization {
   readonly hooks?: string | undefined;
 }
 
-const HOST_HOOKS = ['postunpack', 'postconfig'] as const;
-const CHROOT_HOOKS = ['install.sh', 'install-custom.sh'] as const;
-const HOOKS = [...HOST_HOOKS, ...CHROOT_HOOKS];
-type HookName = (typeof HOOKS)[number];
+/** Stages of a build, in their order: the overlay, and hooks by their file names. */
+export const CUSTOM_STAGES = ['postunpack', 'overlay', 'install.sh', 'install-custom.sh', 'postconfig'] as const;
+export type CustomStage = (typeof CUSTOM_STAGES)[number];
+type HookName = Exclude<CustomStage, 'overlay'>;
+const HOOKS = CUSTOM_STAGES.filter((name): name is HookName => name !== 'overlay');
 
 /** One thing of the overlay as it goes into the root: names and texts with the tokens replaced. */
 export interface OverlayEntry {
@@ -131,53 +132,51 @@ export async function findHooks(custom: Customization): Promise<ReadonlyMap<Hook
   });
 }
 
-/** Names what `custom` does to an image, for the recipe; undefined when it does nothing. */
-export async function customizationDigest(custom: Customization): Promise<string | undefined> {
-  if (custom.overlay === undefined && custom.hooks === undefined) return undefined;
-  const hash = createHash('sha256');
-  for (const { path, type, mode, content, link } of await readOverlay(custom)) {
-    hash.update(JSON.stringify([path, type, mode, link ?? null, content?.length ?? 0])).update(content ?? '');
-  }
+/** What happens in each stage, in their order; empty when there is nothing to do. */
+export async function customizationParts(custom: Customization): Promise<ReadonlyMap<CustomStage, string>> {
+  const parts = new Map<CustomStage, string>();
   const hooks = await findHooks(custom);
-  if (hooks.size > 0) hash.update(JSON.stringify([custom.name, custom.suite, custom.architecture]));
-  for (const [name, path] of hooks) hash.update(`\0${name}\0`).update(await readFile(path));
-  return hash.digest('hex');
+  for (const stage of CUSTOM_STAGES) {
+    const hash = createHash('sha256');
+    if (stage === 'overlay') {
+      if (custom.overlay === undefined) continue;
+      for (const { path, type, mode, content, link } of await readOverlay(custom)) {
+        hash.update(JSON.stringify([path, type, mode, link ?? null, content?.length ?? 0])).update(content ?? '');
+      }
+    } else {
+      const path = hooks.get(stage);
+      if (path === undefined) continue;
+      hash.update(JSON.stringify([custom.name, custom.suite, custom.architecture])).update(await readFile(path));
+    }
+    parts.set(stage, hash.digest('hex'));
+  }
+  return parts;
 }
 
-export interface PreparedCustomization {
-  /** A program for `mmdebstrap --customize-hook`; before the hook that takes traces out. */
-  readonly hookFile: string;
-  /** Holds the name of the stage under way, for the message when it fails. */
-  readonly stageFile: string;
+/** Names what `custom` does to an image, for the recipe; undefined when it does nothing. */
+export function customizationDigest(parts: ReadonlyMap<CustomStage, string>): string | undefined {
+  if (parts.size === 0) return undefined;
+  return createHash('sha256')
+    .update(JSON.stringify([...parts]))
+    .digest('hex');
 }
 
-/** Writes overlay archive and hook program into `scratch`; undefined when there is nothing to do. */
-export async function prepareCustomization(
+/** Writes the programs of `stages` into `scratch`, each for `mmdebstrap --customize-hook`. */
+export async function writeStageHooks(
   context: RunContext,
   custom: Customization,
+  stages: readonly CustomStage[],
   scratch: string,
-): Promise<PreparedCustomization | undefined> {
-  if (custom.overlay === undefined && custom.hooks === undefined) return undefined;
+): Promise<ReadonlyMap<CustomStage, string>> {
   const hooks = await findHooks(custom);
-  const archive = custom.overlay === undefined ? undefined : await packOverlay(context, custom, scratch);
-  const stageFile = join(scratch, 'stage');
-  await writeFile(stageFile, '');
-  await chmod(stageFile, 0o666); // the builder may be another user (user namespace)
-  const hookFile = join(scratch, 'customize.sh');
-  await writeFile(hookFile, customizeScript(custom, { archive, hooks, stageFile }));
-  await chmod(hookFile, 0o755);
-  return { hookFile, stageFile };
-}
-
-/** The failure of mmdebstrap as that of the stage that was under way. */
-export async function withStage(error: unknown, prepared: PreparedCustomization | undefined): Promise<unknown> {
-  if (!(error instanceof ToolError) || prepared === undefined) return error;
-  const stage = (await readFile(prepared.stageFile, 'utf8')).trim();
-  if (stage === '') return error;
-  const { code, hint, command, stderrTail, logFile, status, cause } = error;
-  const message = `stage '${stage}' of the base image failed`;
-  const more = { hint, command, stderrTail, logFile, status, cause: cause ?? error };
-  return new ToolError(code === 'tool-failed' ? 'base-stage-failed' : code, message, more);
+  const files = new Map<CustomStage, string>();
+  for (const stage of stages) {
+    const source = stage === 'overlay' ? await packOverlay(context, custom, scratch) : hooks.get(stage)!;
+    const file = join(scratch, `stage-${stage}`);
+    await writeFile(file, stageScript(custom, stage, source), { mode: 0o755 });
+    files.set(stage, file);
+  }
+  return files;
 }
 
 async function packOverlay(context: RunContext, custom: Customization, scratch: string): Promise<string> {
@@ -211,52 +210,31 @@ async function packOverlay(context: RunContext, custom: Customization, scratch: 
   return archive;
 }
 
-interface ScriptParts {
-  readonly archive: string | undefined;
-  readonly hooks: ReadonlyMap<HookName, string>;
-  readonly stageFile: string;
+/**
+ * The program that mmdebstrap runs with the root folder as $1.
+ * @param source the hook, or the archive of the overlay
+ */
+export function stageScript(custom: Customization, stage: CustomStage, source: string): string {
+  return ['#!/bin/sh', 'set -eu', 'root=$1', ...stageLines(custom, stage, source), ''].join('\n');
 }
 
-/** The program that mmdebstrap runs with the root folder as $1. */
-export function customizeScript(custom: Customization, parts: ScriptParts): string {
-  const [name, suite, stageFile] = [custom.name, custom.suite, parts.stageFile].map((word) => shellQuote([word]));
-  const stage = (title: string) => `echo ${title} >${stageFile}; echo 'buildkit: stage ${title}' >&2`;
-  const onHost = (hook: HookName) => {
-    const path = parts.hooks.get(hook);
-    return path === undefined ? [] : [stage(hook), `${shellQuote([path])} ${name} "$root" ${suite}`];
-  };
-  const inside = (hook: HookName) => {
-    const path = parts.hooks.get(hook);
-    if (path === undefined) return [];
-    const copy = `"$root/tmp/.buildkit-${hook}"`;
-    return [
-      stage(hook),
-      `cp --no-preserve=all ${shellQuote([path])} ${copy}`,
-      `chmod 755 ${copy}`,
-      `chroot "$root" /tmp/.buildkit-${hook} ${name} ${suite}`,
-      `rm -f ${copy}`,
-    ];
-  };
-  // inside the root, where its links lead; folders that are there keep owner and mode, and stay links if they are (/lib)
-  const unpack = 'tar -x -p --numeric-owner --keep-directory-symlink --no-overwrite-dir -f - -C /';
-  const hasChrootHook = CHROOT_HOOKS.some((hook) => parts.hooks.has(hook));
+function stageLines(custom: Customization, stage: CustomStage, source: string): string[] {
+  const [name, suite, path] = [custom.name, custom.suite, source].map((word) => shellQuote([word]));
+  if (stage === 'overlay') {
+    // inside the root, where its links lead; folders that are there keep owner and mode, and stay links if they are (/lib)
+    const unpack = 'tar -x -p --numeric-owner --keep-directory-symlink --no-overwrite-dir -f - -C /';
+    return [`chroot "$root" ${unpack} <${path}`];
+  }
+  if (stage === 'postunpack' || stage === 'postconfig') return [`${path} ${name} "$root" ${suite}`];
+  const copy = `"$root/tmp/.buildkit-${stage}"`;
   return [
-    '#!/bin/sh',
-    'set -eu',
-    'root=$1',
-    ...onHost('postunpack'),
-    ...(parts.archive === undefined
-      ? []
-      : [stage('overlay'), `chroot "$root" ${unpack} <${shellQuote([parts.archive])}`]),
     // the machine's own servers of names are not those of this one
-    ...(hasChrootHook
-      ? ['mv -f "$root/etc/resolv.conf" "$root/etc/.resolv"', 'cat /etc/resolv.conf >"$root/etc/resolv.conf"']
-      : []),
-    ...inside('install.sh'),
-    ...inside('install-custom.sh'),
-    ...(hasChrootHook ? ['mv -f "$root/etc/.resolv" "$root/etc/resolv.conf"'] : []),
-    ...onHost('postconfig'),
-    `: >${stageFile}`,
-    '',
-  ].join('\n');
+    'mv -f "$root/etc/resolv.conf" "$root/etc/.resolv"',
+    'cat /etc/resolv.conf >"$root/etc/resolv.conf"',
+    `cp --no-preserve=all ${path} ${copy}`,
+    `chmod 755 ${copy}`,
+    `chroot "$root" /tmp/.buildkit-${stage} ${name} ${suite}`,
+    `rm -f ${copy}`,
+    'mv -f "$root/etc/.resolv" "$root/etc/resolv.conf"',
+  ];
 }

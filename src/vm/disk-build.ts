@@ -1,6 +1,7 @@
 /** A Debian system built straight onto a disk that boots by itself: `vm base build --target`. */
 import type { Context } from '../core/context.ts';
 import { type BaseRequest, withRoot } from './base.ts';
+import { noteElsewhere } from './base-root.ts';
 import { planDisk, type WrittenDisk, writeDisk } from './disk.ts';
 import type { DiskTarget } from './disk-target.ts';
 import { parseSize } from './size.ts';
@@ -29,8 +30,8 @@ export async function buildDisk(context: Context, request: DiskBuildRequest): Pr
   // the root's own size is that of the disk: what the recipe says of it is not used
   const { size: _whole, ...recipe } = request;
   // not a machine for tests: nothing is taken from it
-  return withRoot(context, { ...recipe, profile: 'plain' }, ({ root, builder }) => {
-    const wrap = builder.mode === 'unshare' ? builder.wrap : undefined;
-    return context.log.step('Write the disk', () => writeDisk(context, { ...disk, root, wrap }));
+  return withRoot(context, { ...recipe, profile: 'plain' }, ({ root, owner, scratch }) => {
+    const onScratch = (folder: string) => noteElsewhere(scratch, folder);
+    return context.log.step('Write the disk', () => writeDisk(context, { ...disk, root, wrap: owner.wrap, onScratch }));
   });
 }

@@ -5,7 +5,7 @@
  * computed, the EFI partition is made by mtools; the finished image then goes to its place in one step.
  */
 import { randomUUID } from 'node:crypto';
-import { chmod, open, readdir, readFile, readlink, rename, truncate, writeFile } from 'node:fs/promises';
+import { open, readdir, readFile, readlink, rename, truncate, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { errnoOf, UserError } from '../core/errors.ts';
@@ -47,8 +47,10 @@ export interface DiskRequest {
   readonly uefi: boolean;
   /** Overwrite a target that holds something. */
   readonly force: boolean;
-  /** Puts a command in front that runs it as owner of `root`'s files, where those belong to a user namespace's root. */
+  /** Puts a command in front that runs it as owner of `root`'s files. */
   readonly wrap?: ((argv: readonly string[]) => readonly [program: string, ...args: string[]]) | undefined;
+  /** Told of the folder that holds the unfinished disk, for the case that nobody is left to remove it. */
+  readonly onScratch?: ((folder: string) => Promise<void>) | undefined;
   /** Instead of the name in the tree. */
   readonly hostname?: string | undefined;
   /** Added to the kernel's command line; default: console on screen and serial line. */
@@ -97,7 +99,10 @@ ext4 = {
  * What `writeDisk` would do. Reads only.
  * @throws UserError as `decideTarget` and `planLayout` do
  */
-export async function planDisk(context: Context, request: Omit<DiskRequest, 'root' | 'wrap'>): Promise<DiskPlan> {
+export async function planDisk(
+  context: Context,
+  request: Omit<DiskRequest, 'root' | 'wrap' | 'onScratch'>,
+): Promise<DiskPlan> {
   const facts = await examineTarget(context, request.target);
   const { sizeBytes, force, swapBytes, uefi } = request;
   const decision = decideTarget(request.target, facts, { sizeBytes, defaultBytes: DEFAULT_BYTES, force });
@@ -117,6 +122,7 @@ export async function writeDisk(context: Context, request: DiskRequest): Promise
   const { target } = request;
   const isFile = target.kind === 'qcow2' || target.kind === 'raw';
   await using scratch = await scratchFolder(isFile ? dirname(path) : context.cacheDir, '.buildkit-disk-');
+  await request.onScratch?.(scratch.path);
   const raw = join(scratch.path, 'disk.raw');
   await prepareTree(context, request, layout);
   await makeImage(context, request, layout, raw, scratch.path);
@@ -226,12 +232,18 @@ async function makeImage(
 ): Promise<void> {
   await writeFile(raw, '');
   await truncate(raw, layout.sizeBytes);
-  if (request.wrap) {
-    await chmod(scratch, 0o755); // root of the namespace is another user here
-    await chmod(raw, 0o666);
-  }
-  await run(context, 'sfdisk', ['--quiet', '--no-reread', '--no-tell-kernel', raw], { input: sfdiskScript(layout) });
+  await makePartitions(context, layout, raw);
   await makeRoot(context, request, layout, raw, scratch);
+  await placeBoot(context, layout, raw, scratch);
+}
+
+/** Writes the table of partitions. */
+export async function makePartitions(context: Context, layout: DiskLayout, raw: string): Promise<void> {
+  await run(context, 'sfdisk', ['--quiet', '--no-reread', '--no-tell-kernel', raw], { input: sfdiskScript(layout) });
+}
+
+/** Writes all but the root file system: GRUB, swap, the EFI partition. */
+export async function placeBoot(context: Context, layout: DiskLayout, raw: string, scratch: string): Promise<void> {
   const placed = await biosGrub(context, layout, scratch);
   const swap = partitionOf(layout, 'swap');
   if (swap) {

@@ -299,6 +299,17 @@ export function customizeHook(files: readonly GuestFile[], profile: BootProfile)
   ].join('\n');
 }
 
+/** The same, when what a user adds has run since: its traces, and what it let apt and others leave. */
+export function finishHook(profile: BootProfile): string {
+  return [
+    customizeHook([], profile).trimEnd(),
+    'chroot "$1" apt-get clean',
+    'rm -f "$1"/var/cache/ldconfig/aux-cache',
+    'find "$1"/tmp "$1"/run -xdev -mindepth 1 -not -path "$1"/run/lock -delete',
+    '',
+  ].join('\n');
+}
+
 function quote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }

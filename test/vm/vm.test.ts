@@ -61,7 +61,7 @@ describe('a base image', () => {
   it('leaves nothing when a build fails, but its log', async () => {
     const before = await listBases(context);
     await expect(buildBase(context, { suite: 'bookworm', mirror: 'http://127.0.0.1:9/debian' })).rejects.toMatchObject({
-      code: 'tool-failed',
+      code: 'base-stage-failed',
       logFile: expect.stringMatching(/bookworm-\w+\.log$/),
     });
     expect(await listBases(context)).toEqual(before);

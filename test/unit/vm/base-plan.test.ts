@@ -7,6 +7,7 @@ import {
   planRecipe,
   recipeDigest,
   sourcesFile,
+  stageArgs,
 } from '../../../src/vm/base-plan.ts';
 
 const sources = planSources('bookworm', [], 'http://m.example/debian');
@@ -54,14 +55,26 @@ describe('planRecipe', () => {
 
 describe('command lines', () => {
   it('bootstraps a folder', () => {
-    const places = { root: '/s/root', hookFiles: ['/s/hook.sh'], sourcesFile: '/s/build.sources' };
-    expect(mmdebstrapArgs(recipe, places, 'unshare')).toEqual([
-      '--mode=unshare',
+    const places = { root: '/s/root', hookFile: '/s/hook.sh', sourcesFile: '/s/build.sources' };
+    expect(mmdebstrapArgs(recipe, places)).toEqual([
+      '--mode=root',
       '--variant=minbase',
       '--format=directory',
       '--architectures=amd64',
       `--include=${recipe.packages.join(',')}`,
       '--skip=cleanup/apt/lists',
+      '--customize-hook=/s/hook.sh',
+      'bookworm',
+      '/s/root',
+      '/s/build.sources',
+    ]);
+    expect(stageArgs(recipe, places)).toEqual([
+      '--quiet',
+      '--mode=root',
+      '--variant=custom',
+      '--format=directory',
+      '--architectures=amd64',
+      '--skip=check/empty,check/signed-by,setup,update,cleanup',
       '--customize-hook=/s/hook.sh',
       'bookworm',
       '/s/root',

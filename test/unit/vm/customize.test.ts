@@ -3,12 +3,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
+  CUSTOM_STAGES,
   type Customization,
   customizationDigest,
-  customizeScript,
+  customizationParts,
   findHooks,
   readOverlay,
   replaceTokens,
+  stageScript,
 } from '../../../src/vm/customize.ts';
 
 let folder: string;
@@ -60,7 +62,7 @@ describe('hooks', () => {
     await hook('postconfig');
     await hook('README', 'x', 0o644);
     const found = await findHooks({ ...custom, hooks: join(folder, 'h') });
-    expect([...found.keys()]).toEqual(['postconfig', 'install.sh']);
+    expect([...found.keys()]).toEqual(['install.sh', 'postconfig']);
   });
 
   it('must be programs, and one at least', async () => {
@@ -77,36 +79,34 @@ describe('hooks', () => {
   });
 
   it('run in the order of the older systems, with their arguments', () => {
-    const hooks = new Map(
-      (['postunpack', 'postconfig', 'install.sh', 'install-custom.sh'] as const).map((name) => [name, `/h d/${name}`]),
+    expect(CUSTOM_STAGES).toEqual(['postunpack', 'overlay', 'install.sh', 'install-custom.sh', 'postconfig']);
+    expect(stageScript(custom, 'postunpack', '/h d/postunpack')).toBe(
+      `#!/bin/sh\nset -eu\nroot=$1\n'/h d/postunpack' web "$root" bookworm\n`,
     );
-    const script = customizeScript(custom, { archive: '/s/overlay.tar', hooks, stageFile: '/s/stage' });
-    expect(script.match(/stage (\S+)'/g)).toEqual([
-      "stage postunpack'",
-      "stage overlay'",
-      "stage install.sh'",
-      "stage install-custom.sh'",
-      "stage postconfig'",
-    ]);
-    expect(script).toContain(`\n'/h d/postunpack' web "$root" bookworm\n`);
-    expect(script).toContain('\nchroot "$root" /tmp/.buildkit-install.sh web bookworm\n');
+    expect(stageScript(custom, 'postconfig', '/h')).toContain('\n/h web "$root" bookworm\n');
+    const inside = stageScript(custom, 'install.sh', '/h d/install.sh');
+    expect(inside).toContain(`cp --no-preserve=all '/h d/install.sh' "$root/tmp/.buildkit-install.sh"\n`);
+    expect(inside).toContain('\nchroot "$root" /tmp/.buildkit-install.sh web bookworm\n');
+    expect(stageScript(custom, 'overlay', '/s/overlay.tar')).toMatch(/^chroot "\$root" tar -x .* <\/s\/overlay\.tar$/m);
   });
 });
 
 describe('the digest', () => {
+  const digest = async (of: Customization) => customizationDigest(await customizationParts(of));
+
   it('changes with content, mode, hook and, where a hook could see it, name; not with nothing to do', async () => {
     const bare = { ...custom, overlay: undefined };
-    expect(await customizationDigest(bare)).toBeUndefined();
-    const first = await customizationDigest(custom);
-    expect(await customizationDigest(custom)).toBe(first);
+    expect(await digest(bare)).toBeUndefined();
+    const first = await digest(custom);
+    expect(await digest(custom)).toBe(first);
     await writeFile(join(folder, 'o/a'), 'x', { mode: 0o644 });
-    const second = await customizationDigest(custom);
+    const second = await digest(custom);
     await chmod(join(folder, 'o/a'), 0o600);
-    const third = await customizationDigest(custom);
+    const third = await digest(custom);
     await writeFile(join(folder, 'h/install.sh'), '#!/bin/sh\n', { mode: 0o755 });
     const hooks = join(folder, 'h');
-    const fourth = await customizationDigest({ ...custom, hooks });
-    const fifth = await customizationDigest({ ...custom, hooks, name: 'db' });
+    const fourth = await digest({ ...custom, hooks });
+    const fifth = await digest({ ...custom, hooks, name: 'db' });
     expect(new Set([first, second, third, fourth, fifth]).size).toBe(5);
   });
 });
