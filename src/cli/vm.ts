@@ -259,11 +259,12 @@ function addStop(vm: Command, cli: Cli): void {
       }),
     );
   vm.command('gc')
-    .description('remove what dead processes left: throw-away machines, half-made ones')
+    .description('remove what dead processes left (throw-away machines, half-made ones) and what failed base builds kept')
     .action(
       cli.action(async (cx) => {
         const { collectGarbage } = await import('../vm/vm.ts');
-        const removed = await collectGarbage(cx);
+        const { collectBaseGarbage } = await import('../vm/base.ts');
+        const removed = [...(await collectGarbage(cx)), ...(await collectBaseGarbage(cx))];
         return { data: removed, text: removed.length === 0 ? 'nothing to remove' : `removed: ${removed.join(', ')}` };
       }),
     );
