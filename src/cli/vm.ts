@@ -114,6 +114,7 @@ function describeBase(base: Base): string {
 interface CreateFlags extends Omit<MachineOptions, 'directory'> {
   readonly directory?: string;
   readonly add?: readonly string[];
+  readonly kernel?: 'cloud' | 'generic';
   readonly instant?: boolean;
   readonly proxy?: string;
 }
@@ -128,14 +129,20 @@ function addCreate(vm: Command, cli: Cli): void {
       .option('--base <base>', 'id or suite; default: suite of buildkit.yaml')
       .option('-o, --directory <dir>', 'make its folder there (DIR/NAME) instead of in the state folder')
       .option('--add <package>', 'a base with that Debian package, built when there is none; may be repeated', collect)
+      .addOption(
+        new Option('--kernel <flavour>', 'of the base that --add builds; generic has 9p, for start --share').choices([
+          'cloud',
+          'generic',
+        ]),
+      )
       .option('--raw', 'a whole raw copy of the base as its disk instead of an overlay')
       .option(
         '--proxy <url>',
-        "apt proxy of the machine, direct while it is down; 'auto': one that runs, else where proxy serve would listen",
+        "apt proxy of the machine, direct while it is down; on a bridge it must listen on the bridge's address; 'auto': one that runs, else where proxy serve would listen",
       ),
   ).action(
     cli.action(async (cx, nameOrNumber: string, flags: CreateFlags) => {
-      const { instant, proxy: wanted, add, directory: place, ...options } = flags;
+      const { instant, proxy: wanted, add, kernel: _kernel, directory: place, ...options } = flags;
       const { suite, vm, proxy: config } = await cx.config();
       const { proxyForGuest } = await import('../release/proxy-use.ts');
       const files = await proxyForGuest(cx, { wanted, workspaceDir: cx.workspaceDir, config });
@@ -166,7 +173,8 @@ async function baseWith(cx: CommandContext, add: readonly string[], flags: Creat
   const { buildBase } = await import('../vm/base.ts');
   await using proxy = await useProxy(cx, { wanted: flags.proxy, workspaceDir: cx.workspaceDir, config });
   const include = [...vm.base.include, ...add];
-  return (await buildBase(cx, { suite, ...vm.base, include, proxy: proxy?.url })).id;
+  const { kernel } = flags;
+  return (await buildBase(cx, { suite, ...vm.base, include, kernel, proxy: proxy?.url })).id;
 }
 
 interface StartFlags extends BridgeFlags {
@@ -224,7 +232,7 @@ async function start(cx: CommandContext, name: string, qemuArgs: string[], flags
   const { bootVm } = await import('../vm/vm.ts');
   const { port, memory, cpus, accel: wanted, snapshot, vnc, graphics, execOnBoot, waitMessage } = flags;
   const at = (path: string) => resolve(cx.cwd, path);
-  const network = networkChoice(flags);
+  const network = await networkChoice(cx, flags);
   const options: StartOptions = {
     ...{ memory, cpus, accel: wanted, snapshot, network },
     ...{ vnc, graphics, execOnBoot, waitMessage, forwards: port, qemuOptions: qemuArgs },
@@ -259,7 +267,9 @@ function addStop(vm: Command, cli: Cli): void {
       }),
     );
   vm.command('gc')
-    .description('remove what dead processes left (throw-away machines, half-made ones) and what failed base builds kept')
+    .description(
+      'remove what dead processes left (throw-away machines, half-made ones) and what failed base builds kept',
+    )
     .action(
       cli.action(async (cx) => {
         const { collectGarbage } = await import('../vm/vm.ts');

@@ -4,6 +4,7 @@
  * Secret: the JSON of ip(8) and nft(8) and the files of proc(5).
  */
 import { readdir, readFile, readlink } from 'node:fs/promises';
+import { userInfo } from 'node:os';
 import { z } from 'zod';
 import type { RunContext } from '../core/context.ts';
 import { errnoOf } from '../core/errors.ts';
@@ -13,6 +14,7 @@ import type { NetFacts, NetLink } from './net-plan.ts';
 import type { DnsmasqPlaces } from './net-rules.ts';
 import { pidWithArgument } from './process.ts';
 
+const MAIN_TABLE = 254; // rt_tables
 const CAP_NET_ADMIN = 12n; // capabilities(7)
 
 const linksSchema = z.array(
@@ -22,7 +24,12 @@ const linksSchema = z.array(
     address: z.string().default(''),
     ifalias: z.string().optional(),
     master: z.string().optional(),
-    linkinfo: z.object({ info_kind: z.string().optional() }).optional(),
+    linkinfo: z
+      .object({
+        info_kind: z.string().optional(),
+        info_data: z.object({ user: z.union([z.string(), z.number()]).optional() }).optional(),
+      })
+      .optional(),
   }),
 );
 const addressesSchema = z.array(
@@ -31,7 +38,22 @@ const addressesSchema = z.array(
     addr_info: z.array(z.object({ local: z.string().optional(), prefixlen: z.number().optional() })).default([]),
   }),
 );
-const routesSchema = z.array(z.object({ dev: z.string().optional(), metric: z.number().default(0) }));
+const routesSchema = z.array(
+  z.object({
+    dev: z.string().optional(),
+    gateway: z.string().optional(),
+    metric: z.number().default(0),
+    table: z.coerce.number().default(MAIN_TABLE),
+  }),
+);
+const policiesSchema = z.array(
+  z.object({
+    priority: z.number(),
+    iif: z.string().optional(),
+    table: z.coerce.number().optional(),
+    suppress_prefixlen: z.number().optional(),
+  }),
+);
 const rulesSchema = z.object({
   nftables: z.array(
     z.object({
@@ -65,12 +87,16 @@ export async function readWorld(): Promise<World> {
 export async function readFacts(context: RunContext, places: DnsmasqPlaces): Promise<NetFacts> {
   const mayAdmin = mayAdminNetworks(await readFile('/proc/self/status', 'utf8'));
   const rules = mayAdmin ? await readRules(context) : { tables: [], droppingChains: [] };
+  const routes = parseRoutes(await ipJson(context, '-N', '-4', 'route', 'show', 'table', 'all', 'default'));
   return {
+    routes,
+    policies: parsePolicies(await ipJson(context, '-N', '-4', 'rule', 'show')),
     links: parseLinks(await ipJson(context, '-d', 'link', 'show'), await ipJson(context, '-4', 'address', 'show')),
-    defaultUplink: parseDefaultUplink(await ipJson(context, '-4', 'route', 'show', 'default')),
+    defaultUplink: routes.find(({ table }) => table === MAIN_TABLE)?.dev,
     forwarding: await readForwarding(),
     ...rules,
     mayAdmin,
+    user: [userInfo().username, String(userInfo().uid)],
     tunDevice: await exists('/dev/net/tun'),
     dnsmasqRuns: (await pidOfDnsmasq(places)) !== undefined,
   };
@@ -99,17 +125,27 @@ export function parseLinks(links: unknown, addresses: unknown): NetLink[] {
     mac: link.address,
     alias: link.ifalias,
     bridge: link.master,
+    owner: link.linkinfo?.info_data?.user?.toString(),
     up: link.flags.includes('UP'),
     addresses: found.get(link.ifname) ?? [],
   }));
 }
 
-/** The interface of the default route with the least metric. @param routes output of `ip -j route show default` */
-export function parseDefaultUplink(routes: unknown): string | undefined {
+/** Default routes, those with the least metric first. @param routes output of `ip -N -j route show table all default` */
+export function parseRoutes(routes: unknown): NetFacts['routes'] {
   return routesSchema
     .parse(routes)
-    .filter(({ dev }) => dev !== undefined)
-    .toSorted((a, b) => a.metric - b.metric)[0]?.dev;
+    .toSorted((a, b) => a.metric - b.metric)
+    .flatMap(({ dev, gateway, table }) => (dev === undefined ? [] : [{ table, dev, gateway }]));
+}
+
+/** @param rules output of `ip -N -j rule show` */
+export function parsePolicies(rules: unknown): NetFacts['policies'] {
+  return policiesSchema
+    .parse(rules)
+    .flatMap(({ priority, iif, table, suppress_prefixlen }) =>
+      iif === undefined || table === undefined ? [] : [{ priority, iif, table, butDefault: suppress_prefixlen === 0 }],
+    );
 }
 
 /** @param status text of /proc/self/status */

@@ -28,8 +28,20 @@ export type NetEntry =
   | { readonly kind: 'address'; readonly bridge: string; readonly address: string }
   | { readonly kind: 'link-up'; readonly name: string }
   | { readonly kind: 'rules'; readonly table: string; readonly script: string }
+  /** The default route of a routing table of the network's own. */
+  | { readonly kind: 'route'; readonly table: number; readonly dev: string; readonly gateway?: string | undefined }
+  | ({ readonly kind: 'policy' } & PolicyRule)
   | { readonly kind: 'sysctl'; readonly key: string; readonly former: string; readonly value: string }
   | { readonly kind: 'dnsmasq'; readonly places: DnsmasqPlaces; readonly text: string };
+
+/** What comes in by `iif` is led by `table` (ip-rule(8)). */
+export interface PolicyRule {
+  readonly priority: number;
+  readonly iif: string;
+  readonly table: number;
+  /** But for the default route of that table. */
+  readonly butDefault: boolean;
+}
 
 export interface NetStep {
   /** `make bridge br0` */
@@ -46,6 +58,8 @@ export interface NetLink {
   readonly mac: string;
   readonly alias: string | undefined;
   readonly bridge: string | undefined;
+  /** Who may open a tap without rights: a name, or a number where there is none. */
+  readonly owner?: string | undefined;
   readonly up: boolean;
   /** `a.b.c.d/n` */
   readonly addresses: readonly string[];
@@ -55,6 +69,9 @@ export interface NetLink {
 export interface NetFacts {
   readonly links: readonly NetLink[];
   readonly defaultUplink: string | undefined;
+  /** Default routes of all tables, the preferred first. */
+  readonly routes: readonly { readonly table: number; readonly dev: string; readonly gateway?: string | undefined }[];
+  readonly policies: readonly PolicyRule[];
   /** Values of the forwarding switches by interface. */
   readonly forwarding: Readonly<Record<string, string>>;
   /** Names of the inet tables. */
@@ -63,6 +80,8 @@ export interface NetFacts {
   readonly droppingChains: readonly string[];
   /** CAP_NET_ADMIN. */
   readonly mayAdmin: boolean;
+  /** Name and number of who asks. */
+  readonly user: readonly [name: string, uid: string];
   readonly tunDevice: boolean;
   /** The dnsmasq of this network runs. */
   readonly dnsmasqRuns: boolean;
@@ -96,6 +115,7 @@ export interface PlanInput {
 
 /** What is missing to have the network as described; no step when it is up already. */
 export function planNet(input: PlanInput): NetPlan {
+  if (isLent(input)) return planLent(input);
   const problems = [...checkNetwork(input.spec), ...checkFacts(input)];
   const uplink = uplinkOf(input);
   const steps = problems.some(({ code }) => code.startsWith('net-address'))
@@ -104,10 +124,37 @@ export function planNet(input: PlanInput): NetPlan {
         ...rulesSteps(input, uplink), // first: at no moment is there a bridge without its rules
         ...bridgeSteps(input),
         ...input.spec.taps.flatMap((tap) => tapSteps(input, tap)),
+        ...waySteps(input, uplink),
         ...forwardingSteps(input, uplink),
         ...dnsmasqSteps(input),
       ];
   return { steps, problems, notes: notes(input) };
+}
+
+/** Somebody with rights made bridge and taps for a user who has none: they are used as they are. */
+function isLent({ spec, facts }: PlanInput): boolean {
+  const taps = spec.taps.map((tap) => linkOf(facts, tap));
+  const open = taps.every((tap) => tap?.kind === 'tun' && tap.owner !== undefined && facts.user.includes(tap.owner));
+  return !facts.mayAdmin && taps.length > 0 && open && linkOf(facts, spec.bridge)?.kind === 'bridge';
+}
+
+function planLent({ spec, facts }: PlanInput): NetPlan {
+  const problems = checkNetwork(spec);
+  const bridge = linkOf(facts, spec.bridge);
+  const say = (message: string) =>
+    problems.push({ code: 'net-lent', message, hint: 'ask whoever made it', subject: spec.name });
+  const addresses = bridge?.addresses ?? [];
+  if (!addresses.includes(spec.address)) {
+    const hint = addresses[0] === undefined ? 'ask whoever made it' : `add: --address ${addresses[0]}`;
+    problems.push({ code: 'net-lent', message: `${spec.bridge} has not ${spec.address}`, hint, subject: spec.name });
+  }
+  if (!bridge?.up) say(`${spec.bridge} is off`);
+  for (const tap of spec.taps.map((name) => linkOf(facts, name))) {
+    if (tap?.bridge !== spec.bridge) say(`tap '${tap?.name}' is not on '${spec.bridge}'`);
+    if (!tap?.up) say(`tap '${tap?.name}' is off`);
+  }
+  const note = `${spec.bridge} is used as it is: there is no right to see or change what passes (CAP_NET_ADMIN)`;
+  return { steps: [], problems, notes: [note] };
 }
 
 function uplinkOf({ spec, facts }: PlanInput): string | undefined {
@@ -139,7 +186,7 @@ function tapSteps({ spec, facts, record }: PlanInput, name: string): NetStep[] {
   const ours = found === undefined || found.alias === alias || isRecordedTap(record, name);
   const steps: NetStep[] = [];
   if (!found || (ours && found.alias !== alias)) {
-    const made = step(`make tap ${name}`, { kind: 'tap', name, alias }, true, spec.tapOwner);
+    const made = step(`make tap ${name}`, { kind: 'tap', name, alias }, true, spec.tapOwner ?? facts.user[1]);
     // made by a run that was cut short before it could mark it
     steps.push(found ? { ...made, apply: made.apply.slice(1) } : made);
   }
@@ -169,6 +216,65 @@ function rulesSteps({ spec, facts, record }: PlanInput, uplink: string | undefin
     ? `close ${spec.bridge} but for the proxy and the repository on this machine`
     : `let ${spec.bridge} out through ${uplink ?? 'nothing'} (NAT), table inet ${table}`;
   return [step(what, { kind: 'rules', table, script }, true)];
+}
+
+const MAIN_TABLE = 254;
+/** Tables and priorities of ours, as far as nobody else has them. */
+const FIRST_TABLE = 25_400;
+
+/**
+ * Out by another interface than all else of this machine: in a routing table that only the bridge is led by. What is near is
+ * reached as ever.
+ */
+function waySteps(input: PlanInput, uplink: string | undefined): NetStep[] {
+  const { spec, facts, record, others } = input;
+  const old = record?.entries.filter((entry) => entry.kind === 'route' || entry.kind === 'policy') ?? [];
+  const way = uplink === undefined ? undefined : ownWay(input, uplink);
+  if (way === undefined) {
+    const left = old.toReversed().filter((entry) => undoName(entry, facts, { entries: old }, []) !== undefined);
+    return left.length === 0
+      ? []
+      : [{ what: `lead ${spec.bridge} by the routes of this machine`, apply: left.flatMap(undoOf), undo: [] }];
+  }
+  const taken = new Set([
+    ...facts.routes.map(({ table }) => table),
+    ...facts.policies.flatMap(({ priority, table }) => [priority, priority - 1, table]),
+    ...others.flatMap(({ entries }) => entries.flatMap((entry) => (entry.kind === 'route' ? [entry.table] : []))),
+  ]);
+  let table = old.find((entry) => entry.kind === 'route')?.table ?? FIRST_TABLE;
+  while (old.length === 0 && taken.has(table)) table += 2;
+  const rule = (priority: number, from: number, butDefault: boolean): NetEntry & PolicyRule => ({
+    ...{ kind: 'policy', priority, iif: spec.bridge, table: from, butDefault },
+  });
+  const via = way.gateway === undefined ? '' : ` and ${way.gateway}`;
+  const route: NetEntry = { kind: 'route', table, ...way };
+  const policies = [rule(table, MAIN_TABLE, true), rule(table + 1, table, false)];
+  return [
+    ...(facts.routes.some((one) => one.table === table && sameWay(one, way))
+      ? []
+      : [step(`lead ${spec.bridge} out by ${way.dev}${via}, table ${table}`, route, true)]),
+    ...policies
+      .filter((one) => !facts.policies.some((there) => samePolicy(there, one)))
+      .map((one) => step(`ask table ${one.table} for ${spec.bridge}, rule ${one.priority}`, one, true)),
+  ];
+}
+
+type Way = Omit<NetFacts['routes'][number], 'table'>;
+
+/** Undefined: the routes of this machine lead out by the uplink anyhow, or none is known that does. */
+function ownWay({ spec, facts }: PlanInput, uplink: string): Way | undefined {
+  if (spec.gateway !== undefined) return { dev: uplink, gateway: spec.gateway };
+  if (uplink === facts.defaultUplink) return undefined;
+  const found = facts.routes.find((route) => route.table === MAIN_TABLE && route.dev === uplink);
+  return found && { dev: uplink, gateway: found.gateway };
+}
+
+function sameWay(a: Way, b: Way): boolean {
+  return a.dev === b.dev && a.gateway === b.gateway;
+}
+
+function samePolicy(a: PolicyRule, b: PolicyRule): boolean {
+  return a.priority === b.priority && a.iif === b.iif && a.table === b.table && a.butDefault === b.butDefault;
 }
 
 function forwardingSteps({ spec, facts, record, others }: PlanInput, uplink: string | undefined): NetStep[] {
@@ -201,18 +307,18 @@ function dnsmasqSteps({ spec, facts, record, places }: PlanInput): NetStep[] {
   return [{ ...made, apply: [...stop, ...made.apply] }];
 }
 
-function step(what: string, entry: NetEntry, recorded: boolean, owner?: number): NetStep {
+function step(what: string, entry: NetEntry, recorded: boolean, owner?: number | string): NetStep {
   const apply = applyOf(entry, owner);
   return recorded ? { what, entry, apply, undo: undoOf(entry) } : { what, apply, undo: [] };
 }
 
-function applyOf(entry: NetEntry, owner?: number): Effect[] {
+function applyOf(entry: NetEntry, owner: number | string = 0): Effect[] {
   switch (entry.kind) {
     case 'bridge':
       return [ip('link', 'add', 'name', entry.name, 'address', entry.mac, 'type', 'bridge')];
     case 'tap':
       return [
-        ip('tuntap', 'add', 'dev', entry.name, 'mode', 'tap', ...(owner === undefined ? [] : ['user', String(owner)])),
+        ip('tuntap', 'add', 'dev', entry.name, 'mode', 'tap', 'user', String(owner)), // without one, any user may open it
         ip('link', 'set', 'dev', entry.name, 'alias', entry.alias),
       ];
     case 'member':
@@ -223,6 +329,10 @@ function applyOf(entry: NetEntry, owner?: number): Effect[] {
       return [ip('link', 'set', 'dev', entry.name, 'up')];
     case 'rules':
       return [{ kind: 'run', argv: ['nft', '-f', '-'], input: entry.script }];
+    case 'route':
+      return [ip('route', 'replace', ...wayOf(entry))];
+    case 'policy':
+      return [ip('rule', 'add', ...policyOf(entry))];
     case 'sysctl':
       return [{ kind: 'sysctl', key: entry.key, value: entry.value }];
     case 'dnsmasq':
@@ -247,6 +357,10 @@ function undoOf(entry: NetEntry): Effect[] {
       return [ip('link', 'set', 'dev', entry.name, 'down')];
     case 'rules':
       return [{ kind: 'run', argv: ['nft', 'delete', 'table', 'inet', entry.table] }];
+    case 'route':
+      return [ip('route', 'delete', ...wayOf(entry))];
+    case 'policy':
+      return [ip('rule', 'delete', ...policyOf(entry))];
     case 'sysctl':
       return [{ kind: 'sysctl', key: entry.key, value: entry.former }];
     case 'dnsmasq': {
@@ -257,6 +371,15 @@ function undoOf(entry: NetEntry): Effect[] {
       ];
     }
   }
+}
+
+function wayOf({ table, dev, gateway }: Way & { readonly table: number }): string[] {
+  return ['default', ...(gateway === undefined ? [] : ['via', gateway]), 'dev', dev, 'table', String(table)];
+}
+
+function policyOf({ priority, iif, table, butDefault }: PolicyRule): string[] {
+  const lookup = ['lookup', String(table), ...(butDefault ? ['suppress_prefixlength', '0'] : [])];
+  return ['iif', iif, 'priority', String(priority), ...lookup];
 }
 
 function ip(...args: string[]): Effect {
@@ -305,6 +428,12 @@ function undoName(
       return linkOf(facts, entry.name)?.up ? `switch ${entry.name} off` : undefined;
     case 'rules':
       return facts.tables.includes(entry.table) ? `remove table inet ${entry.table}` : undefined;
+    case 'route': {
+      const there = facts.routes.some((one) => one.table === entry.table && sameWay(one, entry));
+      return there ? `remove routing table ${entry.table}` : undefined;
+    }
+    case 'policy':
+      return facts.policies.some((one) => samePolicy(one, entry)) ? `remove rule ${entry.priority}` : undefined;
     case 'sysctl': {
       const name = entry.key.split('/').at(-2) ?? '';
       const needed = others.some(({ entries }) =>
@@ -376,9 +505,17 @@ function overlapsText(own: ReturnType<typeof parsePrefix>, address: string): boo
   return overlaps(own, { address: host, length: Number(length), network: text });
 }
 
-function notes({ spec, facts }: PlanInput): string[] {
-  if (spec.isolated || facts.droppingChains.length === 0) return [];
+function notes(input: PlanInput): string[] {
+  const { spec, facts } = input;
+  const uplink = uplinkOf(input);
+  if (uplink === undefined) return [];
+  const near =
+    uplink !== facts.defaultUplink && !ownWay(input, uplink)
+      ? [`no default route leads out by ${uplink}: machines reach what is near it alone, unless you add --gateway`]
+      : [];
+  if (facts.droppingChains.length === 0) return near;
   return [
+    ...near,
     `another firewall drops forwarded packets (${facts.droppingChains.join(', ')}): machines get out only if it lets ${spec.bridge} pass`,
   ];
 }
@@ -414,6 +551,10 @@ function identity(entry: NetEntry): string {
       return `address ${entry.bridge} ${entry.address}`;
     case 'rules':
       return `rules ${entry.table}`;
+    case 'route':
+      return `route ${entry.table}`;
+    case 'policy':
+      return `policy ${entry.priority}`;
     case 'sysctl':
       return `sysctl ${entry.key}`;
     case 'dnsmasq':

@@ -4,6 +4,7 @@
  * Secret: the number scheme (number 10 is 192.168.100.10 and has its MAC from that address) and the limits of Linux names
  * (IFNAMSIZ 16, RFC 1123 host names).
  */
+import { isIPv4 } from 'node:net';
 import { type Problem, UserError } from '../core/errors.ts';
 
 /** A machine known to the network's DHCP and DNS by more than its number. */
@@ -22,10 +23,12 @@ export interface NetworkSpec {
   readonly address: string;
   /** Tap devices made with the network; machines may add theirs with `joinNetwork`. */
   readonly taps: readonly string[];
-  /** User id that may open the taps; root alone when absent. */
+  /** User id that may open the taps without rights; who makes them when absent. */
   readonly tapOwner?: number | undefined;
   /** The interface that leads out; that of the default route when absent. */
   readonly uplink?: string | undefined;
+  /** The next hop beyond it; that of its own default route when absent. */
+  readonly gateway?: string | undefined;
   /** No way out: guests reach `ports` on the bridge address, DHCP and DNS, nothing else. */
   readonly isolated: boolean;
   /** TCP ports of the bridge address that an isolated guest reaches (proxy, repository). */
@@ -124,6 +127,10 @@ export function checkNetwork(spec: NetworkSpec): Problem[] {
   const host = parsePrefix(spec.address).address.split('.').at(-1);
   if (host !== '1' && host !== '254') {
     say('net-address', `the host's address ends in ${host}, which may be a machine's`, 'let it end in .254 or .1');
+  }
+  if (spec.gateway !== undefined && (spec.uplink === undefined || !isIPv4(spec.gateway))) {
+    const message = spec.uplink === undefined ? 'a gateway needs its uplink' : `'${spec.gateway}' is no IPv4 address`;
+    say('net-uplink', message, 'for example: --uplink eth1 --gateway 198.51.100.1');
   }
   for (const port of spec.ports.filter((one) => !Number.isInteger(one) || one < 1 || one > 65535)) {
     say('net-port', `'${port}' is no port`, 'ports are 1 to 65535');

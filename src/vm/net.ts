@@ -1,20 +1,14 @@
 /**
  * Networks of machines: bridge, taps, forwarding, NAT, DHCP and DNS, brought up, taken down and told about.
  *
- * Secret: the record that is written before each effect, by which everything is undone after a crash as well
- * (`STATE/vm/net/NAME.json`; one writer at a time by `STATE/vm/net/lock`).
+ * Secret: that the record is written before each effect, so that everything is undone after a crash as well.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import type { Context, RunContext } from '../core/context.ts';
-import { type Lock, lock } from '../core/db.ts';
-import { errnoOf, ProblemsError, UserError } from '../core/errors.ts';
-import { readIfThere, writeFileAtomic } from '../core/files.ts';
-import { run } from '../core/run.ts';
-import { pidOfDnsmasq, readFacts, readWorld, type World } from './net-facts.ts';
+import type { Context } from '../core/context.ts';
+import { ProblemsError, UserError } from '../core/errors.ts';
+import { applyAll } from './net-apply.ts';
+import { readFacts, readWorld, type World } from './net-facts.ts';
 import {
-  type Effect,
   holdsEntry,
   type NetEntry,
   type NetFacts,
@@ -25,30 +19,22 @@ import {
   withEntry,
   withoutEntry,
 } from './net-plan.ts';
+import { neighbourAt } from './net-probe.ts';
+import {
+  forget,
+  forgetStale,
+  type Lease,
+  type NetState,
+  placesOf,
+  readLeases,
+  readState,
+  recordedNames,
+  type Seat,
+  takeLock,
+  writeState,
+} from './net-record.ts';
 import type { DnsmasqPlaces } from './net-rules.ts';
-import { guestAddress, guestMac, type NetworkSpec, parsePrefix } from './net-spec.ts';
-import { endOf, signalProcess, waitUntil } from './process.ts';
-
-/** A machine on the network. */
-interface Seat {
-  readonly vm: string;
-  readonly number: number;
-  readonly tap: string;
-  /** The tap came with the machine and goes with it; otherwise it is the network's own. */
-  readonly ownTap: boolean;
-}
-
-interface NetState {
-  readonly format: 1;
-  readonly spec: NetworkSpec;
-  readonly world: World;
-  /** Brought up by a machine's start: goes down with the last one. */
-  readonly automatic: boolean;
-  readonly seats: readonly Seat[];
-  readonly entries: readonly NetEntry[];
-  /** False from before the first effect until after the last. */
-  readonly complete: boolean;
-}
+import { DEFAULT_NETWORK, guestAddress, guestMac, type NetworkSpec, parsePrefix } from './net-spec.ts';
 
 /** What a machine needs to sit on a network: its tap, for `-netdev tap,ifname=TAP,script=no,downscript=no`. */
 export interface NetworkSeat {
@@ -75,7 +61,7 @@ export interface NetworkStatus {
   readonly dhcp: boolean;
   readonly dns: boolean;
   readonly taps: readonly { readonly name: string; readonly there: boolean; readonly vm: string | undefined }[];
-  readonly leases: readonly { readonly mac: string; readonly address: string; readonly name: string }[];
+  readonly leases: readonly Lease[];
   /** What is no longer as `up` left it; `vm net up` mends it. */
   readonly missing: readonly string[];
   readonly notes: readonly string[];
@@ -122,7 +108,8 @@ export async function downNetwork(
 
 /**
  * Gives machine `vm` a tap on the network, which is brought up when it is down.
- * @throws UserError `net-seat-taken` when another machine has the tap or the number
+ * @throws UserError `net-seat-taken` when another machine has the tap or the number, `net-address-in-use` when somebody else
+ * answers for the address, `net-changed` when the network that is up is another than the one asked for
  */
 export async function joinNetwork(
   context: Context,
@@ -144,14 +131,17 @@ export async function joinNetwork(
   }
   // what is up stays as the user made it: a machine only adds its tap
   const base = state?.spec ?? { ...spec, taps: [] };
+  refuseOther(base, spec);
   const taps = base.taps.includes(tap) ? base.taps : [...base.taps, tap];
   const former = state?.seats.find((one) => one.vm === vm.name && one.tap === tap);
   const seat: Seat = { vm: vm.name, number: vm.number, tap, ownTap: former?.ownTap ?? !base.taps.includes(tap) };
   const guests = [...base.guests.filter((guest) => guest.number !== vm.number), { number: vm.number, name: vm.name }];
-  await bringUp(context, { ...base, taps, guests }, (one) => ({
+  const plan = await bringUp(context, { ...base, taps, guests }, (one) => ({
     ...one,
     seats: [...one.seats.filter((other) => other.vm !== vm.name), seat],
   }));
+  await refuseStranger(context, spec.name, seat);
+  for (const note of plan.notes) context.log.warn(note);
   const { address: gateway, length } = parsePrefix(base.address);
   return {
     network: spec.name,
@@ -165,9 +155,50 @@ export async function joinNetwork(
   };
 }
 
+/** A network that is up is not what was asked for: least of all may an open one be taken for an isolated one. */
+function refuseOther(up: NetworkSpec, asked: NetworkSpec): void {
+  const isOther = [
+    asked.isolated && !up.isolated ? 'is not isolated' : '',
+    asked.uplink !== undefined && asked.uplink !== up.uplink ? `leads out by ${up.uplink ?? 'the default route'}` : '',
+    asked.gateway !== undefined && asked.gateway !== up.gateway
+      ? `has the gateway ${up.gateway ?? 'of its uplink'}`
+      : '',
+    asked.address !== DEFAULT_NETWORK.address && asked.address !== up.address ? `has ${up.address}` : '',
+    asked.dhcp && !up.dhcp ? 'has no DHCP' : '',
+    asked.dns && !up.dns ? 'has no DNS' : '',
+  ].filter((one) => one !== '');
+  if (isOther.length === 0) return;
+  throw new UserError('net-changed', `network '${up.name}' is up and ${isOther.join(', ')}`, {
+    hint: `leave the option out, choose another --bridge, or change the network: buildkit vm net up ${up.name} ...`,
+  });
+}
+
+/** On a bridge with others on it the machine's address may be one of theirs. */
+async function refuseStranger(context: Context, name: string, seat: Seat): Promise<void> {
+  const { state, facts } = await recall(context, name);
+  if (!state || !facts.mayAdmin) return;
+  const { bridge, taps } = state.spec;
+  if (!facts.links.some((link) => link.bridge === bridge && !taps.includes(link.name))) return;
+  const address = guestAddress(state.spec, seat.number);
+  const mac = await neighbourAt(context, bridge, address);
+  if (mac === undefined || mac === guestMac(state.spec, seat.number)) return;
+  await stepDown(undoContext(context), name, seat.vm);
+  throw new UserError(
+    'net-address-in-use',
+    `${address} belongs to ${mac} on '${bridge}', which is no machine of ours`,
+    {
+      hint: 'give the machine another number, or its network another --address',
+    },
+  );
+}
+
 /** Takes the machine's tap away; a network that `joinNetwork` brought up goes down with its last machine. */
 export async function leaveNetwork(context: Context, name: string, vm: string): Promise<void> {
   using _held = await takeLock(context);
+  await stepDown(context, name, vm);
+}
+
+async function stepDown(context: Context, name: string, vm: string): Promise<void> {
   const { state, facts, others } = await recall(context, name);
   const seat = state?.seats.find((one) => one.vm === vm);
   if (!state || !seat) return;
@@ -249,7 +280,7 @@ async function collectNetwork(
   // under the lock: one that is being brought up is not cut short, it is waited for
   using _held = await takeLock(context);
   const left = await readState(context, name);
-  if (left && (left.seats.length > 0 || (!left.automatic && left.complete))) return done;
+  if (left && (left.seats.length > 0 || (!left.automatic && left.settled))) return done;
   await takeDown(context, name); // unless it went down with its last machine
   return [...done, `network '${name}'`];
 }
@@ -259,7 +290,7 @@ async function bringUp(context: Context, spec: NetworkSpec, change: (state: NetS
   if (plan.problems.length > 0) {
     throw new ProblemsError('net-not-possible', `cannot bring network '${spec.name}' up`, plan.problems);
   }
-  const fresh = { format: 1, automatic: true, seats: [], entries: [] } as const;
+  const fresh = { format: 1, automatic: true, settled: false, seats: [], entries: [] } as const;
   let now = change({
     ...fresh,
     ...state,
@@ -274,7 +305,7 @@ async function bringUp(context: Context, spec: NetworkSpec, change: (state: NetS
       await writeState(context, now);
       await applyAll(context, apply);
     }
-    await writeState(context, { ...now, complete: true });
+    await writeState(context, { ...now, complete: true, settled: true });
   } catch (error) {
     await rollBack(undoContext(context), now, state);
     throw error;
@@ -301,11 +332,13 @@ async function takeDown(context: Context, name: string): Promise<readonly NetSte
   if (!state) return [];
   const steps = planDown(state, facts, others);
   let entries: readonly NetEntry[] = state.entries;
+  const leaving = { ...state, complete: false, settled: false };
+  await writeState(context, leaving);
   for (const { what, entry, apply } of steps) {
     context.log.detail(what);
     await applyAll(context, apply);
     if (entry) entries = withoutEntry(entries, entry);
-    await writeState(context, { ...state, entries });
+    await writeState(context, { ...leaving, entries });
   }
   await forget(context, name);
   return steps;
@@ -314,43 +347,6 @@ async function takeDown(context: Context, name: string): Promise<readonly NetSte
 /** What is undone must be undone on Ctrl-C as well. */
 function undoContext({ signal: _aborted, ...rest }: Context): Context {
   return { ...rest, signal: new AbortController().signal };
-}
-
-async function applyAll(context: RunContext, effects: readonly Effect[]): Promise<void> {
-  for (const effect of effects) await applyEffect(context, effect);
-}
-
-async function applyEffect(context: RunContext, effect: Effect): Promise<void> {
-  switch (effect.kind) {
-    case 'run': {
-      const [program = '', ...args] = effect.argv;
-      const input = effect.input === undefined ? {} : { input: effect.input };
-      await run(context, program, args, { timeoutMs: 30_000, ...input });
-      return;
-    }
-    case 'sysctl':
-      context.log?.detail(`+ echo ${effect.value} > /proc/sys/${effect.key}`);
-      await writeFile(`/proc/sys/${effect.key}`, `${effect.value}\n`);
-      return;
-    case 'write':
-      await writeFileAtomic(effect.path, effect.text);
-      return;
-    case 'stop':
-      await stopDnsmasq(effect);
-      return;
-    case 'remove':
-      for (const path of effect.paths) await rm(path, { force: true });
-  }
-}
-
-async function stopDnsmasq(places: { pidFile: string; conf: string }): Promise<void> {
-  const pid = await pidOfDnsmasq(places);
-  if (pid === undefined) return;
-  const gone = await endOf(pid);
-  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-    if (!signalProcess(pid, signal)) return;
-    if (await waitUntil(gone, 3000)) return;
-  }
 }
 
 interface Recalled {
@@ -413,74 +409,6 @@ async function otherRecords(context: Context, name: string, world: World): Promi
     if (state?.world.bootId === world.bootId && state.world.netns === world.netns) found.push(state);
   }
   return found;
-}
-
-function folder(context: Context): string {
-  return join(context.stateDir, 'vm', 'net');
-}
-
-function placesOf(context: Context, name: string): DnsmasqPlaces {
-  const at = join(folder(context), name);
-  return {
-    conf: join(at, 'dnsmasq.conf'),
-    pidFile: join(at, 'dnsmasq.pid'),
-    leaseFile: join(at, 'leases'),
-    logFile: join(at, 'dnsmasq.log'),
-  };
-}
-
-async function takeLock(context: Context): Promise<Lock> {
-  const options = { waitMs: 30_000, what: 'the record of networks', signal: context.signal };
-  return lock(join(folder(context), 'lock'), options);
-}
-
-async function recordedNames(context: Context): Promise<string[]> {
-  try {
-    const files = await readdir(folder(context));
-    return files.flatMap((file) => (/^[a-z][a-z0-9-]*\.json$/.test(file) ? [file.slice(0, -5)] : [])).sort();
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return [];
-    throw error;
-  }
-}
-
-async function readState(context: Context, name: string): Promise<NetState | undefined> {
-  const text = await readIfThere(join(folder(context), `${name}.json`));
-  return text === undefined ? undefined : (JSON.parse(text) as NetState);
-}
-
-async function writeState(context: Context, state: NetState): Promise<void> {
-  await mkdir(join(folder(context), state.spec.name), { recursive: true });
-  await writeFileAtomic(join(folder(context), `${state.spec.name}.json`), `${JSON.stringify(state, null, 2)}\n`);
-}
-
-async function forget(context: Context, name: string): Promise<void> {
-  await rm(join(folder(context), `${name}.json`), { force: true });
-  try {
-    await rmdir(join(folder(context), name));
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ENOTEMPTY') throw error;
-  }
-}
-
-/** After a reboot only files are left. */
-async function forgetStale(context: Context, name: string): Promise<void> {
-  await rm(join(folder(context), name), { recursive: true, force: true });
-  await forget(context, name);
-}
-
-/** dnsmasq's lease file: expiry, MAC, address, name, client id. */
-async function readLeases(path: string): Promise<NetworkStatus['leases']> {
-  let text = '';
-  try {
-    text = await readFile(path, 'utf8');
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error;
-  }
-  return text
-    .split('\n')
-    .map((line) => line.split(' '))
-    .flatMap(([, mac, address, name]) => (mac && address && name ? [{ mac, address, name }] : []));
 }
 
 function names(seats: readonly Seat[]): string {

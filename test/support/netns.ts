@@ -51,10 +51,11 @@ async function settled(look: () => Promise<string>): Promise<string> {
   return last;
 }
 
-// timers of bridges run on by themselves
-const SNAPSHOT = `ip -d link | sed 's/_timer *[0-9.]*//g'
+// timers of bridges run on by themselves; a bridge that was emptied keeps the limit of its last port
+const SNAPSHOT = `ip -d link | sed 's/_timer *[0-9.]*//g; s/ tso_max_size [0-9]*//'
 ip -4 address | grep -v valid_lft
-ip route
+ip rule
+ip -4 route show table all
 nft list ruleset
 cd /proc/sys/net/ipv4
 cat ip_forward

@@ -33,6 +33,8 @@ beforeEach(async () => {
 });
 afterEach(() => stack.disposeAsync());
 
+const vm = (args: string[]) => host.run(BUILDKIT, ['--state', state, 'vm', ...args]);
+
 const net = (args: string[], options: { ok?: number[]; state?: string } = {}) =>
   host.run(BUILDKIT, ['--state', options.state ?? state, 'vm', 'net', ...args], { okExitCodes: options.ok ?? [] });
 
@@ -234,21 +236,63 @@ describe('vm net', () => {
     );
   });
 
-  it('keeps two networks apart, and what they share until the last one is down', async () => {
-    const before = await host.snapshot();
-    const other = stack.use(await makeNamespace('other'));
-    await net(['up']);
-    await net(['up', 'lab', '--bridge', 'br1', '--address', '192.168.101.254/24']);
+  it('keeps several apart, each out by its own uplink; one that goes leaves the others as they were', async () => {
+    const [second, other, more, shut] = await Promise.all(
+      ['second', 'other', 'more', 'shut'].map(async (name) => stack.use(await makeNamespace(name))),
+    );
+    await connect(
+      { at: host, name: 'up1', address: '198.51.100.2/24' },
+      { at: second!, name: 'host1', address: '198.51.100.1/24' },
+    );
+    await host.run('ip', ['route', 'add', 'default', 'via', '198.51.100.1', 'metric', '500']);
+    // the same address behind both uplinks: who answers says which way it went
+    for (const at of [world, second!]) await at.run('ip', ['address', 'add', '192.0.2.80/32', 'dev', 'lo']);
+    const plain = await host.snapshot();
+    await net(['up', '--dhcp', '--dns']);
+    await net(['up', 'more', '--bridge', 'br3', '--address', '192.168.103.254/24']);
+    await net(['up', 'shut', '--bridge', 'br2', '--address', '192.168.102.254/24', '--isolated', '--dns']);
+    const three = await host.snapshot();
+    const lab = ['up', 'lab', '--bridge', 'br1', '--address', '192.168.101.254/24', '--uplink', 'up1', '--dhcp'];
+    const taps = ['--tap', 'qtap1', '--tap', 'qtap2'];
+    await net([...lab, ...taps]);
+    const four = await host.snapshot();
+    expect((await net([...lab, ...taps])).stdout).toBe("network 'lab' is up already\n");
+    expect((await net(['up', '--dhcp', '--dns'])).stdout).toBe("network 'default' is up already\n");
+    const status = JSON.parse((await net(['status', '--json'])).stdout);
+    expect(status.map((one: Record<string, unknown>) => [one.name, one.up, one.uplink ?? 'none'])).toEqual([
+      ['default', true, 'up0'],
+      ['lab', true, 'up1'],
+      ['more', true, 'up0'],
+      ['shut', true, 'none'],
+    ]);
+    expect(await host.snapshot()).toBe(four);
+
     await (await plugIn(guest, 10)).static();
-    await (await plugIn(other, 11, { bridge: 'br1', subnet: '192.168.101' })).static();
-    await Promise.all([serve(other, 8000), serve(world, 8000)]);
-    expect(await get(guest, 'http://192.168.101.11:8000/')).toMatch(/^failed/);
-    expect(await get(other, 'http://203.0.113.1:8000/')).toBe('203.0.113.2');
-    await net(['down']);
-    expect(await get(other, 'http://203.0.113.1:8000/')).toBe('203.0.113.2');
+    await (await plugIn(other!, 11, { bridge: 'br1', subnet: '192.168.101' })).static();
+    await (await plugIn(shut!, 12, { bridge: 'br2', subnet: '192.168.102' })).static();
+    await (await plugIn(more!, 13, { bridge: 'br3', subnet: '192.168.103' })).static();
+    await Promise.all([serve(other!, 8000), serve(world, 8000), serve(second!, 8000)]);
+    const outside = 'http://192.0.2.80:8000/';
+    expect(await Promise.all([guest, other!, more!].map((at) => get(at, outside)))).toEqual([
+      '203.0.113.2',
+      '198.51.100.2',
+      '203.0.113.2',
+    ]);
+    const refused = [
+      get(shut!, outside),
+      get(guest, 'http://192.168.101.11:8000/'),
+      get(other!, 'http://203.0.113.1:8000/'),
+    ];
+    for (const answer of await Promise.all(refused)) expect(answer).toMatch(/^failed/);
+    for (const number of [10, 11, 12, 13]) await host.run('ip', ['link', 'delete', `veth${number}`]);
     await net(['down', 'lab']);
-    await host.sh('ip link delete veth10; ip link delete veth11');
-    expect(await host.snapshot()).toBe(before);
+    expect(await host.snapshot()).toBe(three);
+    await net(['down', 'shut']);
+    await net(['down']);
+    // two of them shared the uplink's switch
+    expect((await host.sh('cat /proc/sys/net/ipv4/conf/up0/forwarding')).stdout).toBe('1\n');
+    await net(['down', 'more']);
+    expect(await host.snapshot()).toBe(plain);
   });
 
   it('touches nothing of others: their bridge, their table, their switch', async () => {
@@ -298,9 +342,96 @@ describe('vm net', () => {
     expect(failed.stderr).toContain('Address already in use');
     expect(await host.snapshot()).toBe(before);
     expect(await readdir(join(state, 'vm/net'))).toEqual(['lock']);
+
+    // a network that is up stays so, also when the garbage is collected
+    await net(['up']);
+    const up = await host.snapshot();
+    await net(['up', '--dns'], { ok: [3] });
+    expect(await vm(['gc'])).toMatchObject({ stdout: 'nothing to remove\n' });
+    expect(await host.snapshot()).toBe(up);
+    await net(['up']);
+    const [status] = JSON.parse((await net(['status', '--json'])).stdout);
+    expect(status).toMatchObject({ up: true, dns: false, missing: [] });
+    expect(await host.snapshot()).toBe(up);
   });
 
-  it('after kill -9 at any step the next down leaves what was there before', async () => {
+  it('says which switch cannot be turned where /proc/sys is read-only, and how to do without', async () => {
+    const before = await host.snapshot();
+    const script = `mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; exec "$@"`;
+    const up = (...args: string[]) => {
+      const command = [BUILDKIT, '--state', state, 'vm', 'net', 'up', ...args];
+      return host.run('unshare', ['--mount', 'sh', '-euc', script, 'sh', ...command], { okExitCodes: [1] });
+    };
+    const refused = await up();
+    expect(refused.stderr).toContain("no right to write '/proc/sys/net/ipv4/conf/br0/forwarding'");
+    expect(refused.stderr).toContain('--isolated');
+    expect(refused.stderr).toContain('vm start NAME without --bridge');
+    expect(await host.snapshot()).toBe(before);
+    expect((await up('--isolated', '--port', '9999', '--json')).exitCode).toBe(0);
+    await net(['down']);
+    expect(await host.snapshot()).toBe(before);
+  });
+
+  it('lends a tap to one user, who needs no rights; to nobody else', async () => {
+    await net(['up', '--tap-owner', '65534', '--tap', 'qtap0']);
+    await net(['up', 'lab', '--bridge', 'br1', '--address', '192.168.101.254/24', '--tap', 'qtap1']);
+    const unprivileged = ['--bounding-set=-all', '--reuid', '65534', '--regid', '65534', '--clear-groups', '--'];
+    const open = (tap: string) => {
+      const netdev = `tap,id=n,ifname=${tap},script=no,downscript=no`;
+      const qemu = ['qemu-system-x86_64', '-machine', 'none', '-nodefaults', '-display', 'none', '-netdev', netdev];
+      const options = { input: 'quit\n', okExitCodes: [1], timeoutMs: 60_000 };
+      return host.run('setpriv', [...unprivileged, ...qemu, '-monitor', 'stdio'], options);
+    };
+    expect((await open('qtap0')).exitCode).toBe(0);
+    expect((await open('qtap1')).stderr).toContain('Operation not permitted');
+    const before = await host.snapshot();
+    // root without the right stands for that user: the checkout may be root's alone
+    const own = join(state, 'own');
+    const lent = (args: string[]) =>
+      host.run('setpriv', ['--bounding-set=-net_admin', '--', BUILDKIT, '--state', own, 'vm', 'net', ...args], {
+        okExitCodes: [1],
+      });
+    const one = ['up', '--bridge', 'br1', '--tap', 'qtap1'];
+    expect((await lent(one)).stderr).toContain('add: --address 192.168.101.254/24');
+    const used = await lent([...one, '--address', '192.168.101.254/24']);
+    expect(used).toMatchObject({ exitCode: 0, stderr: expect.stringContaining('br1 is used as it is') });
+    expect((await lent(['up'])).stderr).toContain("network 'default' is up on br1");
+    expect(JSON.parse((await lent(['status', '--json'])).stdout)).toMatchObject([{ up: true, bridge: 'br1' }]);
+    await lent(['down']);
+    expect(await host.snapshot()).toBe(before);
+  });
+
+  it('finds an address that a machine of others has on the bridge', async () => {
+    await net(['up']);
+    await (await plugIn(guest, 10)).static();
+    await guest.run('ip', ['link', 'set', 'dev', 'eth0', 'address', '02:00:00:00:00:10']);
+    const before = await host.snapshot();
+    const join = (number: number) =>
+      library(`return net.joinNetwork(context, DEFAULT_NETWORK, { name: 'web', number: ${number} });`);
+    expect(await join(10)).toMatchObject({
+      code: 'net-address-in-use',
+      message: expect.stringContaining("192.168.100.10 belongs to 02:00:00:00:00:10 on 'br0'"),
+    });
+    expect(await host.snapshot()).toBe(before);
+    expect(await join(12)).toMatchObject({ address: '192.168.100.12' });
+    await succeed(`await net.leaveNetwork(context, 'default', 'web');`);
+  });
+
+  it('takes no open network for an isolated one, nor one that leads elsewhere', async () => {
+    await net(['up']);
+    const join = (spec: string) =>
+      library(`return net.joinNetwork(context, { ...DEFAULT_NETWORK, ${spec} }, { name: 'web', number: 10 });`);
+    const refused = {
+      code: 'net-changed',
+      message: expect.stringContaining("network 'default' is up and is not isolated"),
+    };
+    expect(await join('isolated: true')).toMatchObject(refused);
+    expect(await join("uplink: 'up1', dns: true")).toMatchObject({
+      message: "network 'default' is up and leads out by the default route, has no DNS",
+    });
+  });
+
+  it('after kill -9 at any step status tells what is there, and the next down or gc leaves what was there before', async () => {
     const before = await host.snapshot();
     const count = JSON.parse((await net(['up', '--dns', '--dry-run', '--json'])).stdout).length;
     for (let step = 1; step <= count; step += 1) {
@@ -321,7 +452,14 @@ describe('vm net', () => {
         { okExitCodes: [137] },
       );
       expect([step, killed.exitCode]).toEqual([step, step <= 9 ? 137 : 0]);
-      await net(['down']);
+      const [status] = JSON.parse((await net(['status', '--json'])).stdout);
+      const links = (await host.run('ip', ['-br', 'link'])).stdout;
+      expect([step, status.up]).toEqual([step, killed.exitCode === 0]);
+      expect([step, status.missing.includes('make bridge br0')]).toEqual([step, !links.includes('br0')]);
+      expect([step, status.taps[0].there]).toEqual([step, links.includes('qtap0')]);
+      if (step % 2 === 0 && killed.exitCode !== 0)
+        expect((await vm(['gc'])).stdout).toBe("removed: network 'default'\n");
+      else await net(['down']);
       expect([step, await host.snapshot()]).toEqual([step, before]);
       expect(await processesWith(state)).toEqual([]);
     }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { mayAdminNetworks, parseDefaultUplink, parseLinks, parseRules } from '../../../src/vm/net-facts.ts';
+import { mayAdminNetworks, parseLinks, parsePolicies, parseRoutes, parseRules } from '../../../src/vm/net-facts.ts';
 
 describe('reading facts', () => {
   it('joins links and addresses', () => {
@@ -11,7 +11,7 @@ describe('reading facts', () => {
         address: '02:00:00:00:00:02',
         ifalias: 'x',
         master: 'br0',
-        linkinfo: { info_kind: 'tun' },
+        linkinfo: { info_kind: 'tun', info_data: { user: 'someone' } },
       },
       {},
     ];
@@ -26,15 +26,38 @@ describe('reading facts', () => {
         up: true,
         addresses: ['127.0.0.1/8'],
       },
-      { name: 'qtap0', kind: 'tun', mac: '02:00:00:00:00:02', alias: 'x', bridge: 'br0', up: false, addresses: [] },
+      {
+        ...{ name: 'qtap0', kind: 'tun', mac: '02:00:00:00:00:02', alias: 'x', bridge: 'br0', up: false },
+        ...{ addresses: [], owner: 'someone' },
+      },
     ]);
   });
 
-  it('takes the default route with the least metric', () => {
-    expect(parseDefaultUplink([{ dev: 'wlan0', metric: 600 }, { dev: 'eth0', metric: 100 }, { gateway: 'x' }])).toBe(
-      'eth0',
-    );
-    expect(parseDefaultUplink([])).toBeUndefined();
+  it('puts default routes in order: the least metric first', () => {
+    const routes = [
+      { dev: 'wlan0', metric: 600, gateway: '10.0.0.1' },
+      { dev: 'eth0', metric: 100 },
+      { gateway: 'of several hops' },
+      { dev: 'eth1', table: '25400', gateway: '10.1.0.1' },
+    ];
+    expect(parseRoutes(routes)).toEqual([
+      { table: 25_400, dev: 'eth1', gateway: '10.1.0.1' },
+      { table: 254, dev: 'eth0' },
+      { table: 254, dev: 'wlan0', gateway: '10.0.0.1' },
+    ]);
+  });
+
+  it('keeps the rules that lead by where something comes in', () => {
+    const rules = [
+      { priority: 0, src: 'all', table: '255' },
+      { priority: 7, iif: 'br0', table: '254', suppress_prefixlen: 0 },
+      { priority: 8, iif: 'br0', table: '25400' },
+      { priority: 9, iif: 'br0', action: 'blackhole' },
+    ];
+    expect(parsePolicies(rules)).toEqual([
+      { priority: 7, iif: 'br0', table: 254, butDefault: true },
+      { priority: 8, iif: 'br0', table: 25_400, butDefault: false },
+    ]);
   });
 
   it('knows the right from the mask of capabilities', () => {

@@ -26,10 +26,13 @@ const LINK: NetLink = {
 const FACTS: NetFacts = {
   links: [LINK],
   defaultUplink: 'eth0',
+  routes: [{ table: 254, dev: 'eth0', gateway: '203.0.113.1' }],
+  policies: [],
   forwarding: { eth0: '0' },
   tables: [],
   droppingChains: [],
   mayAdmin: true,
+  user: ['me', '1000'],
   tunDevice: true,
   dnsmasqRuns: false,
 };
@@ -73,7 +76,10 @@ describe('planNet', () => {
       [['ip address add 192.168.100.254/24 dev br0'], []],
       [['ip link set dev br0 up'], []],
       [
-        ['ip tuntap add dev qtap0 mode tap', "ip link set dev qtap0 alias 'buildkit network default tap qtap0'"],
+        [
+          'ip tuntap add dev qtap0 mode tap user 1000',
+          "ip link set dev qtap0 alias 'buildkit network default tap qtap0'",
+        ],
         ['ip tuntap delete dev qtap0 mode tap'],
       ],
       [['ip link set dev qtap0 master br0'], []],
@@ -145,6 +151,118 @@ describe('planNet', () => {
     const facts = { ...FACTS, droppingChains: ['ip filter FORWARD'] };
     expect(planNet({ ...INPUT, facts }).notes).toEqual([expect.stringContaining('ip filter FORWARD')]);
     expect(planNet({ ...INPUT, facts, spec: { ...DEFAULT_NETWORK, isolated: true } }).notes).toEqual([]);
+  });
+});
+
+describe('another uplink than that of the default route', () => {
+  const eth1: NetLink = { ...LINK, name: 'eth1', addresses: ['198.51.100.2/24'] };
+  const spec = { ...DEFAULT_NETWORK, uplink: 'eth1', taps: [] };
+  const facts: NetFacts = {
+    ...FACTS,
+    links: [LINK, eth1],
+    routes: [...FACTS.routes, { table: 254, dev: 'eth1', gateway: '198.51.100.1' }],
+    forwarding: { eth0: '0', eth1: '0' },
+  };
+  const input: PlanInput = { ...INPUT, spec, facts };
+  const there: NetFacts = {
+    ...facts,
+    links: [...facts.links, { ...UP.links[1]!, name: 'br0' }],
+    routes: [...facts.routes, { table: 25_400, dev: 'eth1', gateway: '198.51.100.1' }],
+    policies: [
+      { priority: 25_400, iif: 'br0', table: 254, butDefault: true },
+      { priority: 25_401, iif: 'br0', table: 25_400, butDefault: false },
+    ],
+    forwarding: { eth0: '0', eth1: '1', br0: '1' },
+    tables: ['buildkit_default'],
+  };
+
+  it('leads the bridge alone, by a routing table that nobody else has', () => {
+    const way = planNet(input).steps.filter(({ entry }) => entry?.kind === 'route' || entry?.kind === 'policy');
+    expect(way.map(({ apply, undo }) => [...apply, ...undo].map(showEffect))).toEqual([
+      [
+        'ip route replace default via 198.51.100.1 dev eth1 table 25400',
+        'ip route delete default via 198.51.100.1 dev eth1 table 25400',
+      ],
+      [
+        'ip rule add iif br0 priority 25400 lookup 254 suppress_prefixlength 0',
+        'ip rule delete iif br0 priority 25400 lookup 254 suppress_prefixlength 0',
+      ],
+      ['ip rule add iif br0 priority 25401 lookup 25400', 'ip rule delete iif br0 priority 25401 lookup 25400'],
+    ]);
+    const rival = { ...facts, policies: [{ priority: 25_401, iif: 'x', table: 7, butDefault: false }] };
+    expect(entriesOf({ ...input, facts: rival })).toContainEqual(
+      expect.objectContaining({ kind: 'route', table: 25_402 }),
+    );
+    const down = { entries: entriesOf(input).filter(({ kind }) => kind === 'route') };
+    const others = [{ ...down, complete: true }];
+    expect(entriesOf({ ...input, others })).toContainEqual(expect.objectContaining({ kind: 'route', table: 25_402 }));
+  });
+
+  it('has nothing to do when it is there, and goes in the opposite order', () => {
+    expect(whats({ ...input, facts: there, record: recordOf(input) })).toEqual([]);
+    expect(planDown(recordOf(input), there, []).map(({ what }) => what)).toEqual([
+      'put forwarding of eth1 back to 0',
+      'remove rule 25401',
+      'remove rule 25400',
+      'remove routing table 25400',
+      'remove bridge br0',
+      'remove table inet buildkit_default',
+    ]);
+    const other = { ...there, routes: [{ table: 25_400, dev: 'eth0' }], policies: [] };
+    expect(planDown(recordOf(input), other, []).map(({ what }) => what)).not.toContainEqual(
+      expect.stringMatching(/rule|routing/),
+    );
+  });
+
+  it('goes back to the routes of this machine when the uplink is no longer asked for', () => {
+    const steps = planNet({
+      ...input,
+      spec: { ...spec, uplink: undefined },
+      facts: there,
+      record: recordOf(input),
+    }).steps;
+    const back = steps.find(({ what }) => what === 'lead br0 by the routes of this machine');
+    expect(back?.apply.map(showEffect).map((line) => line.split(' ').slice(0, 3).join(' '))).toEqual([
+      'ip rule delete',
+      'ip rule delete',
+      'ip route delete',
+    ]);
+  });
+
+  it('takes the gateway that is named, and says when none is known', () => {
+    const bare = { ...facts, routes: FACTS.routes };
+    expect(planNet({ ...input, facts: bare }).notes).toEqual([
+      expect.stringContaining('no default route leads out by eth1'),
+    ]);
+    const named = { ...input, facts: bare, spec: { ...spec, gateway: '198.51.100.9' } };
+    expect(planNet(named).notes).toEqual([]);
+    expect(entriesOf(named)).toContainEqual({ kind: 'route', table: 25_400, dev: 'eth1', gateway: '198.51.100.9' });
+  });
+});
+
+describe('a bridge and a tap that somebody lent to a user without rights', () => {
+  const links = UP.links.map((link) => (link.kind === 'tun' ? { ...link, alias: undefined, owner: '1000' } : link));
+  const facts: NetFacts = { ...UP, links, mayAdmin: false, tables: [] };
+
+  it('are used as they are', () => {
+    const plan = planNet({ ...INPUT, facts });
+    expect([plan.steps, plan.problems]).toEqual([[], []]);
+    expect(plan.notes).toEqual([expect.stringContaining('br0 is used as it is')]);
+  });
+
+  it('of another user are none', () => {
+    const foreign = links.map((link) => ({ ...link, owner: link.owner && '1001' }));
+    expect(planNet({ ...INPUT, facts: { ...facts, links: foreign } }).problems).toMatchObject([{ code: 'net-rights' }]);
+  });
+
+  it('must be on and have the address that the machine is told of', () => {
+    const off = links.map((link) => ({ ...link, up: false, bridge: undefined, addresses: ['10.5.0.1/24'] }));
+    expect(planNet({ ...INPUT, facts: { ...facts, links: off } }).problems).toMatchObject([
+      { message: 'br0 has not 192.168.100.254/24', hint: 'add: --address 10.5.0.1/24' },
+      { message: 'br0 is off' },
+      { message: "tap 'qtap0' is not on 'br0'" },
+      { message: "tap 'qtap0' is off" },
+    ]);
   });
 });
 

@@ -59,6 +59,7 @@ describe('checkNetwork', () => {
       taps: ['way-too-long-name', 'a*', 'tap', 'tap'],
       uplink: 'all',
       address: '10.0.0.7/24',
+      gateway: '10.0.0',
       ports: [0, 70000],
       guests: [{ number: 300, name: 'a,b\nserver=1.2.3.4' }],
     });
@@ -67,6 +68,7 @@ describe('checkNetwork', () => {
       ...Array(4).fill('net-interface-name'),
       'net-interface-name',
       'net-address',
+      'net-uplink',
       'net-port',
       'net-port',
       'net-guest',
