@@ -15,7 +15,7 @@ import type { Config } from './config.ts';
 export interface UsedProxy extends AsyncDisposable {
   /** Without a slash at its end; for programs of this machine. */
   readonly url: string;
-  /** Where a guest of QEMU's user network finds it. */
+  /** Where a machine finds it, on the user network as on a bridge. */
   readonly guestUrl: string;
   /** For pip and npm: their own indexes through the proxy, as far as it has the same ones. */
   readonly env: Readonly<Record<string, string>>;
@@ -24,8 +24,10 @@ export interface UsedProxy extends AsyncDisposable {
 const LOOK_MS = 700;
 const START_TRIES = 40;
 const START_PAUSE_MS = 250;
-/** This machine's loopback in a guest of the user network (vm/qemu.ts). */
-const HOST_FROM_GUEST = '10.0.2.2';
+/** What this machine is called in each of its guests: 10.0.2.2 on the user network, the bridge's address on a bridge. */
+const HOST_FROM_GUEST = 'host.buildkit';
+/** The addresses that it usually has there (vm/qemu.ts, vm/net-spec.ts). */
+const HOST_ADDRESSES: readonly string[] = ['10.0.2.2', '192.168.100.254'];
 
 export interface ProxyWish {
   /** `auto`, `off` or an address; default: `proxy.use` of the configuration. */
@@ -56,11 +58,11 @@ export async function useProxy(context: Context, wish: ProxyWish): Promise<UsedP
 }
 
 /**
- * apt's configuration for a guest of the user network. What this machine itself serves is fetched directly; a guest that outlives
- * the proxy goes direct.
+ * apt's configuration for a guest of either kind of network. What this machine itself serves is fetched directly; a guest that
+ * outlives the proxy goes direct.
  */
 export function guestFiles({ guestUrl }: Pick<UsedProxy, 'guestUrl'>): ClientConfiguration['files'] {
-  return clientConfiguration(guestUrl, { direct: [HOST_FROM_GUEST] }).files;
+  return clientConfiguration(guestUrl, { direct: [HOST_FROM_GUEST, ...HOST_ADDRESSES] }).files;
 }
 
 /**
@@ -71,7 +73,10 @@ export async function proxyForGuest(context: Context, wish: ProxyWish): Promise<
   const wanted = wish.wanted ?? wish.config.use;
   if (wanted === 'off') return [];
   if (wanted !== 'auto') return guestFiles({ guestUrl: fromGuest(named(wanted).url) });
-  const found = (await configured(context, wish)) ?? (await announced(context));
+  const { proxySettings } = await import('./proxy-settings.ts');
+  const settings = await proxySettings(context, wish.workspaceDir, wish.config);
+  const found =
+    (await lastingServer(context, settings)) ?? (await configured(context, wish)) ?? (await announced(context));
   const url = found?.url ?? listenUrl(wish.config.listen[0]!);
   context.log.info(`apt in the machine will use ${fromGuest(url)}${found ? '' : ' while buildkit proxy serve runs'}`);
   return guestFiles({ guestUrl: fromGuest(url) });
@@ -131,6 +136,16 @@ async function ownServer(context: Context, { dir }: ProxySettings): Promise<Foun
     const lease = await takeLease(url);
     if (!lease) continue;
     return { url, how: 'started by another command', foreign: false, leave: async () => lease[Symbol.asyncDispose]() };
+  }
+  return undefined;
+}
+
+/** The server of this very cache, unless it ends with the command that started it. */
+async function lastingServer(context: Context, { dir }: ProxySettings): Promise<Found | undefined> {
+  const serving = readServing(dir);
+  if (!serving || serving.forCommand) return undefined;
+  for (const url of serving.urls.map(reachable)) {
+    if (await probe(url, context.signal)) return { url, how: 'serves this cache', foreign: false, leave: nothing };
   }
   return undefined;
 }

@@ -26,7 +26,7 @@ describe('--proxy auto', () => {
     await using world = await createWorld();
     const proxy = (await useProxy(world.context, wish(world)))!;
     expect(await alive(proxy.url)).toBe(true);
-    expect(proxy.guestUrl).toBe(proxy.url.replace('127.0.0.1', '10.0.2.2'));
+    expect(proxy.guestUrl).toBe(proxy.url.replace('127.0.0.1', 'host.buildkit'));
     expect(await readdir(join(world.context.cacheDir, 'proxy'))).toContain('serving.json');
     await proxy[Symbol.asyncDispose]();
     expect(await alive(proxy.url)).toBe(false);
@@ -66,7 +66,10 @@ describe('--proxy auto', () => {
     await using configured = await useProxy(elsewhere, wish(world, { listen: [`127.0.0.1:${port}`] }));
     expect(configured!.url).toBe(local);
     const files = await proxyForGuest(elsewhere, wish(world, { listen: [`127.0.0.1:${port}`] }));
-    expect(files[1]!.text).toContain(`http://10.0.2.2:${port}`);
+    expect(files[1]!.text).toContain(`http://host.buildkit:${port}`);
+    // by its cache as well: its address need not be configured
+    const known = await proxyForGuest(world.context, wish(world));
+    expect(known[1]!.text).toContain(`http://host.buildkit:${port}`);
   }, 60_000);
 
   it('is off unless asked for, and refuses what is no address', async () => {
@@ -77,7 +80,9 @@ describe('--proxy auto', () => {
     expect(await useProxy(world.context, wish(world, {}, 'off'))).toBe(undefined);
     for (const wrong of ['auto2', 'https://proxy:1', 'http://u@host:1', 'http://host:1/path'])
       await expect(useProxy(world.context, wish(world, {}, wrong))).rejects.toMatchObject({ code: 'proxy-url' });
-    expect(guestFiles({ guestUrl: 'http://10.0.2.2:9' })[0]!.text).toContain('Acquire::http::Proxy::10.0.2.2 "DIRECT"');
+    const direct = guestFiles({ guestUrl: 'http://host.buildkit:9' })[0]!.text;
+    for (const host of ['host.buildkit', '10.0.2.2', '192.168.100.254'])
+      expect(direct).toContain(`Acquire::http::Proxy::${host} "DIRECT"`);
   });
 
   it('hands pip and npm their own indexes through it, never another index in their place', async () => {
