@@ -11,9 +11,9 @@ import type { UserError } from '../../src/core/errors.ts';
 import { digestFile, exists } from '../../src/core/files.ts';
 import { run, start } from '../../src/core/run.ts';
 import { debianSources } from '../../src/deb/mirror.ts';
-import { type BuildRequest, type BuildResult, buildPackages } from '../../src/pkg/build.ts';
+import { type BuildRequest, type BuildResult, buildPackages, planBuild } from '../../src/pkg/build.ts';
 import { reproduce } from '../../src/pkg/reproduce.ts';
-import { openClone } from '../../src/pkg/root/clone.ts';
+import { controlOf, openClone } from '../../src/pkg/root/clone.ts';
 import { type BuildRoot, createRoot, listRoots, updateRoot } from '../../src/pkg/root/root.ts';
 import { KeyStore } from '../../src/repo/keys.ts';
 import { Repo } from '../../src/repo/repo.ts';
@@ -368,6 +368,10 @@ describe('pkg build of a Debian source', () => {
 
 /** A back end in one file: what it writes into the wheel tells where its code ran. */
 const BACK_END = `import os, socket, time, zipfile
+if os.path.exists("evil"):
+    try:
+        open(open("evil").read(), "w").write("was here")
+    except OSError: pass
 def get_requires_for_build_wheel(config_settings=None):
     return ["late-help"]
 def build_wheel(directory, config_settings=None, metadata_directory=None):
@@ -443,23 +447,82 @@ describe('pkg build of a Python source in a root', () => {
     );
   });
 
-  it('builds an sdist of the index', async () => {
-    await makeProject('where-1.0');
-    await writeFile(path('where-1.0/PKG-INFO'), 'Metadata-Version: 2.1\nName: where\nVersion: 1.0\n');
-    await run(world.context, 'tar', ['-czf', path('links/where-1.0.tar.gz'), '-C', world.path, 'where-1.0']);
+  /** Of the index: `where` as sdist, with these files more. */
+  const makeSdist = async (version: string, metadata: string, files: Readonly<Record<string, string>>) => {
+    const name = `where-${version}`;
+    await makeProject(name);
+    await writeFile(path(name, 'PKG-INFO'), `Metadata-Version: ${metadata}\nName: where\nVersion: ${version}\n`);
+    for (const [file, text] of Object.entries(files)) await writeFile(path(name, file), text);
+    await run(world.context, 'tar', ['-czf', path(`links/${name}.tar.gz`), '-C', world.path, name]);
+  };
+
+  it('builds an sdist of the index, whose code never runs here, not even for its metadata', async () => {
+    await makeSdist('1.0', '2.1', { evil: path('evil-was-here') });
     const built = await buildPackages(python(), request('where==1.0', 'out-sdist'));
     expect(await facts(built)).toContain("[29999, 'Network is unreachable'");
+    expect(await exists(path('evil-was-here'))).toBe(false);
+    const again = await buildPackages(python(), request('where==1.0', 'out-sdist', { refresh: true }));
+    expect([again.built, again.reused]).toEqual([0, 1]);
+    // the same on this machine: there it writes where it likes
+    await planBuild(python(), request('where==1.0', 'never', { isolation: 'host' }));
+    expect(await readFile(path('evil-was-here'), 'utf8')).toBe('was here');
   });
 
-  it('ends a back end that hangs and keeps its log', async () => {
-    await makeProject('hanging');
-    await writeFile(path('hanging/hang'), '');
-    const failure = await refusal(
-      buildPackages(python(), request('./hanging', 'out-hanging', { timeLimitMs: 12_000 })),
-    );
-    expect(failure.message).toBe("building 'where' took longer than 0.2 minutes");
+  it('runs no code at all for metadata that PKG-INFO says for good', async () => {
+    await makeSdist('2.0', '2.2', { 'backend.py': 'raise SystemExit("it ran")\n' });
+    const plan = await planBuild(python(), request('where==2.0', 'never'));
+    expect(plan.packages.map((one) => one.version)).toEqual(['2.0-1~deb12']);
+    const failure = await refusal(buildPackages(python(), request('where==2.0', 'never')));
+    expect(failure.message).toContain('it ran');
+  });
+
+  it('ends a back end that hangs while pip wants its metadata, and keeps its log', async () => {
+    await makeSdist('3.0', '2.1', { hang: '' });
+    const failure = await refusal(buildPackages(python(), request('where==3.0', 'never', { timeLimitMs: 6000 })));
+    expect(failure.message).toBe("building 'where' took longer than 0.1 minutes");
     expect(await exists(/the whole log: (.*)$/.exec(failure.hint ?? '')![1]!)).toBe(true);
     expect(await cloneNames()).toEqual([]);
+  });
+
+  it('says which of the wheels that a build needs are not to be had', async () => {
+    await makeProject('needing');
+    await writeFile(
+      path('needing/pyproject.toml'),
+      '[build-system]\nrequires = ["nowhere>=2"]\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+    );
+    const failure = await refusal(buildPackages(python(), request('./needing', 'never')));
+    expect(failure.code).toBe('unresolvable');
+    expect(failure.message).toContain("its build needs 'nowhere>=2', of which there are not all wheels");
+  });
+
+  it('makes wheels and sdists packages of trixie’s Python, which come and go there', { timeout: LONG }, async () => {
+    await writeWheel(path('links'), {
+      name: 'pure_needs',
+      version: '1',
+      files: { 'pure_needs/__init__.py': 'from where import facts\n' },
+      metadata: ['Requires-Dist: where==1.0', 'Requires-Dist: nowhere; python_version < "3.13"'],
+    });
+    const wanted = request('pure-needs', 'out-trixie', { suite: 'trixie', isolation: 'auto' });
+    const built = await buildPackages(python(), wanted);
+    expect(built.packages.map((one) => `${one.name} ${one.version}`)).toEqual([
+      'python3-pure-needs 1.0-1~deb13',
+      'python3-where 1.0-1~deb13',
+    ]);
+    const { root: trixie } = await createRoot(world.context, { suite: 'trixie' });
+    await using clone = await openClone(world.context, trixie, { control: controlOf(['python3-pip']) }, path('log'));
+    for (const one of built.packages) await cp(one.path, join(clone.buildDir, basename(one.path)));
+    const inside = (script: string) => clone.run({ user: 'root', script });
+    const list = 'find /etc /usr /opt /srv /var/lib -xdev -not -path "/var/lib/dpkg*" | sort';
+    const before = (await inside(list)).stdout;
+    await inside('dpkg -i /build/*.deb');
+    const { stdout } = await inside(
+      'cd /; python3 -c "import sys, pure_needs; print(sys.version_info[:2], pure_needs.facts)"',
+    );
+    expect(stdout).toMatch(/^\(3, 13\) \[29999, /);
+    expect((await inside('pip check')).stdout).toContain('No broken requirements');
+    expect((await inside('dpkg -V')).stdout).toBe('');
+    await inside(`dpkg -P ${built.packages.map((one) => one.name).join(' ')}`);
+    expect((await inside(list)).stdout).toBe(before);
   });
 });
 

@@ -6,7 +6,6 @@
 import { readFile } from 'node:fs/promises';
 import type { Context } from '../../core/context.ts';
 import { UserError } from '../../core/errors.ts';
-import { digestFile } from '../../core/files.ts';
 import { parseRelations } from '../../deb/relation.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
 import { keyed } from '../explain.ts';
@@ -15,6 +14,7 @@ import { type Component, packageUrl } from '../sbom.ts';
 import { NO_DATE } from '../source-date.ts';
 import { readSuiteIndex } from '../suite-index.ts';
 import { type ClosurePackage, planClosure } from './closure.ts';
+import { metadataReader } from './found-source.ts';
 import { hasPrograms } from './layout.ts';
 import { extraPackage, type PackageFacts, pythonPackage, wheelDate } from './package.ts';
 import { findPip, type Pip, type Resolution, type Resolved } from './pip.ts';
@@ -23,7 +23,14 @@ import type { PythonProject } from './project.ts';
 import { isRequirement, normaliseName, parseRequirement } from './requirement.ts';
 import { resolveOnce } from './resolution.ts';
 import { readService, type ServiceFiles } from './service.ts';
-import { localWheel, type ProjectWheel, projectWheel, type SourceOptions, wheelsOf } from './source.ts';
+import {
+  isPublishedWheel,
+  type ProjectWheel,
+  projectWheel,
+  type SourceOptions,
+  wheelIdentity,
+  wheelsOf,
+} from './source.ts';
 import { openWheel, parseWheelName, type Wheel } from './wheel.ts';
 
 export interface PythonInputs {
@@ -80,7 +87,12 @@ export async function preparePython(
     ...wheels.map((wheel, index) => ({ ...wheel, extras: inputs.projects[index]!.extras })),
     ...inputs.wheels,
   ];
-  const resolution = await resolveOnce(context, pip, { ...inputs, wheels: given, refresh: options.refresh });
+  const resolution = await resolveOnce(context, pip, {
+    ...inputs,
+    wheels: given,
+    refresh: options.refresh,
+    metadataReader: await metadataReader(context, pip, sources),
+  });
   const services = new Map<string, OwnSource>();
   const names = new Map<string, string>();
   for (const wheel of wheels) {
@@ -119,7 +131,7 @@ export async function preparePython(
         version: facts.version,
         source: facts.source,
         why: planned.why,
-        ...(await jobKey(context, planned, facts, sourceDateEpoch, own?.wheel.sha256)),
+        ...(await jobKey(context, planned, facts, { sourceDateEpoch, own: own?.wheel.sha256, pip, sources })),
         make: async () => make(planned, facts, { date: sourceDateEpoch, isOwn: own !== undefined }, await fetch()),
       };
     }),
@@ -179,19 +191,23 @@ async function jobKey(
   context: Context,
   planned: ClosurePackage,
   facts: Facts,
-  sourceDateEpoch: number | undefined,
-  ownSha256: string | undefined,
+  given: {
+    readonly sourceDateEpoch: number | undefined;
+    /** Digest of a project's own wheel. */
+    readonly own: string | undefined;
+    readonly pip: Pip;
+    readonly sources: SourceOptions;
+  },
 ): Promise<Pick<PackageJob, 'key' | 'parts'>> {
+  const { sourceDateEpoch, own, pip, sources } = given;
   const digests = await Promise.all(
-    [planned.distribution, ...planned.vendored].map(async (one, index) => {
-      const known = index === 0 ? (ownSha256 ?? one.sha256) : one.sha256;
-      const path = known === undefined ? await localWheel(context, one) : undefined;
-      return known ?? (path && (await digestFile(path, 'sha256')));
-    }),
+    [planned.distribution, ...planned.vendored].map(async (one, index) =>
+      index === 0 && own !== undefined ? own : wheelIdentity(context, one, pip, sources),
+    ),
   );
   if (digests.includes(undefined)) return { key: undefined };
   const { service, suite, ...plain } = facts;
-  const own = service && { ...service, entries: service.entries.map(describeEntry) };
+  const unit = service && { ...service, entries: service.entries.map(describeEntry) };
   const { version, maintainer, depends, source, ...others } = plain;
   return keyed({
     kind: 'python',
@@ -204,7 +220,7 @@ async function jobKey(
     suite: suite.codename,
     extra: planned.extra ?? null,
     date: sourceDateEpoch ?? null,
-    'the service and its files': own ?? null,
+    'the service and its files': unit ?? null,
   });
 }
 
@@ -229,6 +245,7 @@ async function make(
       extra === undefined
         ? await pythonPackage(wheel, dated, vendored)
         : { spec: extraPackage(dated, wheel.metadata.name, extra), architecture: 'all', warnings: [] };
+    // the files of a published wheel stay as they are
     const compiled = given.isOwn || [planned.distribution, ...planned.vendored].some((one) => !isPublishedWheel(one));
     return {
       ...made,
@@ -241,11 +258,6 @@ async function make(
     wheels[Symbol.dispose]();
     throw error;
   }
-}
-
-/** A wheel as its makers published it: its files stay as they are. */
-function isPublishedWheel(one: Resolved): boolean {
-  return one.url.split('#')[0]!.endsWith('.whl');
 }
 
 function isLibraryPath(path: string): boolean {

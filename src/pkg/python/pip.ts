@@ -2,10 +2,13 @@
  * pip as resolver, fetcher and builder: the only module that knows its command line and its report.
  *
  * Secret: a few lines of Python that run inside pip's own process. They keep the user's configuration, leave out a main
- * index that cannot be reached where others can, and evaluate markers for the target where it is not this machine's Python.
+ * index that cannot be reached where others can, evaluate markers for the target where it is not this machine's Python, and
+ * ask us for the metadata of sources whose code must not run here: a line of JSON on stdout, the answer on stdin.
  */
 import { readFile, readlink } from 'node:fs/promises';
+import { machine } from 'node:os';
 import { basename, join } from 'node:path';
+import { PassThrough } from 'node:stream';
 import { z } from 'zod';
 import type { Context } from '../../core/context.ts';
 import { ToolError, UserError } from '../../core/errors.ts';
@@ -24,14 +27,15 @@ export interface TargetPython {
 export interface Pip {
   readonly interpreter: string;
   readonly target: TargetPython;
-  /** The interpreter is the target's: sources can be built. */
+  /** Interpreter and machine are the target's: sources can be built. */
   readonly native: boolean;
 }
 
 const PROGRAM = `
 import json, os, socket, sys, threading
 from urllib.parse import urlsplit
-request = json.loads(sys.stdin.read())
+request = json.loads(sys.stdin.readline())
+questions = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1) # pip explains conflicts on stdout, which is not kept for errors
 try:
     import pip
@@ -83,9 +87,51 @@ if not no_index and not (behind_proxy and main_index.startswith("http")) and not
 if request["environment"]:
     environment = request["environment"]
     markers.default_environment = lambda: dict(environment)
+if request["asks"]:
+    from pip._internal.cli import cmdoptions
+    from pip._internal.distributions.sdist import SourceDistribution
+    from pip._internal.exceptions import InstallationError
+    from pip._internal.operations import prepare
+    cmdoptions.check_dist_restriction = lambda *args, **kwargs: None # it wants no sources for other Pythons
+    archives = {}
+    unpack = prepare.unpack_url
+    def unpack_url(link, *args, **kwargs):
+        file = unpack(link, *args, **kwargs)
+        if file: archives[link.url] = file.path
+        return file
+    prepare.unpack_url = unpack_url
+    def metadata_of(distribution, *args, **kwargs):
+        source = distribution.req
+        link = source.link
+        question = {"name": source.name, "folder": source.unpacked_source_directory,
+                    "archive": None if link.subdirectory_fragment else archives.get(link.url),
+                    "info": source.download_info.to_dict()}
+        print(json.dumps(question), file=questions, flush=True)
+        answer = sys.stdin.readline().strip()
+        if not answer: raise InstallationError("no metadata of %s" % link)
+        source.metadata_directory = json.loads(answer)
+        if source.name: source.warn_on_mismatching_name()
+        else: source._set_requirement()
+        source.assert_source_matches_version()
+    SourceDistribution.prepare_distribution_metadata = metadata_of
 from pip._internal.cli.main import main
 sys.exit(main(request["args"]))
 `;
+
+/** A source that pip came upon and unpacked, and whose metadata it wants. */
+export interface FoundSource {
+  /** undefined where only the metadata say it. */
+  readonly name: string | undefined;
+  readonly folder: string;
+  /** undefined: it is a folder, or from version control. */
+  readonly archive: string | undefined;
+  /** As in `Resolved`. */
+  readonly url: string;
+  readonly sha256: string | undefined;
+}
+
+/** @returns a folder NAME-VERSION.dist-info that holds METADATA */
+export type MetadataOf = (source: FoundSource) => Promise<string>;
 
 /**
  * Chooses the interpreter: Debian's own when it has the target's X.Y, else the target's by name, else any.
@@ -96,8 +142,9 @@ export async function findPip(
   target: TargetPython,
   candidates: readonly string[] = ['/usr/bin/python3', `python${target.version}`, 'python3'],
 ): Promise<Pip> {
+  const native = target.machine === machine();
   for (const interpreter of candidates) {
-    if ((await versionOf(context, interpreter)) === target.version) return { interpreter, target, native: true };
+    if ((await versionOf(context, interpreter)) === target.version) return { interpreter, target, native };
   }
   for (const interpreter of candidates) {
     if ((await versionOf(context, interpreter)) !== undefined) return { interpreter, target, native: false };
@@ -124,16 +171,20 @@ async function versionOf(context: Context, interpreter: string): Promise<string 
 }
 
 const archiveSchema = z.object({ hashes: z.record(z.string(), z.string()).optional(), hash: z.string().optional() });
+/** Where a distribution is from (PyPA's "Direct URL data structure"). */
+const originSchema = z.object({
+  url: z.string(),
+  archive_info: archiveSchema.optional(),
+  dir_info: z.object({}).loose().optional(),
+  vcs_info: z.object({ vcs: z.string(), commit_id: z.string() }).optional(),
+  subdirectory: z.string().optional(),
+});
 const reportSchema = z.object({
   pip_version: z.string(),
   environment: z.record(z.string(), z.string()),
   install: z.array(
     z.object({
-      download_info: z.object({
-        url: z.string(),
-        archive_info: archiveSchema.optional(),
-        dir_info: z.object({}).loose().optional(),
-      }),
+      download_info: originSchema,
       requested: z.boolean(),
       metadata: z.object({
         name: z.string(),
@@ -143,6 +194,12 @@ const reportSchema = z.object({
       }),
     }),
   ),
+});
+const questionSchema = z.object({
+  name: z.string().nullable(),
+  folder: z.string(),
+  archive: z.string().nullable(),
+  info: originSchema,
 });
 
 /** One distribution that pip chose. */
@@ -167,6 +224,7 @@ export interface Resolution {
 /**
  * Asks pip for the whole closure of some requirements and wheel files. Nothing is installed.
  * @param options '--requirement FILE', '--constraint FILE'
+ * @param metadataOf gives the metadata of sources; undefined: pip runs their code here, or takes wheels only for another Python
  * @throws UserError `unresolvable` with pip's own explanation; `no-pip`; RemoteError-like `index-unreachable`
  */
 export async function resolve(
@@ -175,11 +233,13 @@ export async function resolve(
   requirements: readonly string[],
   options: readonly string[],
   scratch: string,
+  metadataOf?: MetadataOf,
 ): Promise<Resolution> {
   const reportFile = join(scratch, 'report.json');
   const args = ['install', '--dry-run', '--ignore-installed', '--report', reportFile, '--no-input'];
-  const choice = pip.native ? [] : [...crossOptions(pip.target), '--target', `${scratch}/none`];
-  await runPip(context, pip, [...args, ...choice, ...options, '--', ...requirements], {});
+  const wheelsOnly = metadataOf === undefined ? [ONLY_WHEELS] : [];
+  const choice = pip.native ? [] : [...wheelsOnly, ...targetOptions(pip.target), '--target', `${scratch}/none`];
+  await runPip(context, pip, [...args, ...choice, ...options, '--', ...requirements], { metadataOf });
   const report = reportSchema.parse(JSON.parse(await readFile(reportFile, 'utf8')));
   return {
     pipVersion: report.pip_version,
@@ -187,17 +247,26 @@ export async function resolve(
     distributions: report.install.map(({ download_info: from, requested, metadata }) => ({
       name: metadata.name,
       version: metadata.version,
-      url: from.url,
-      sha256: from.archive_info?.hashes?.sha256 ?? /^sha256=(.*)/.exec(from.archive_info?.hash ?? '')?.[1],
+      ...originOf(from),
       requested,
       requiresDist: metadata.requires_dist ?? [],
     })),
   };
 }
 
+/** The URL as pip takes it, at the commit that was seen. */
+function originOf(from: z.infer<typeof originSchema>): Pick<Resolved, 'url' | 'sha256'> {
+  const { url, archive_info: archive, vcs_info: control, subdirectory } = from;
+  const folder = subdirectory === undefined ? '' : `#subdirectory=${subdirectory}`;
+  return {
+    url: control === undefined ? url : `${control.vcs}+${url}@${control.commit_id}${folder}`,
+    sha256: archive?.hashes?.sha256 ?? /^sha256=(.*)/.exec(archive?.hash ?? '')?.[1],
+  };
+}
+
 /** Fetches the wheels of exactly these requirements ('name==version') into a folder. */
 export async function fetchWheels(context: Context, pip: Pip, pins: readonly string[], folder: string): Promise<void> {
-  const choice = pip.native ? ['--only-binary', ':all:'] : crossOptions(pip.target);
+  const choice = [ONLY_WHEELS, ...(pip.native ? [] : targetOptions(pip.target))];
   await runPip(
     context,
     pip,
@@ -214,7 +283,7 @@ export async function fetchClosure(
   folder: string,
 ): Promise<void> {
   if (requirements.length === 0) return;
-  const choice = pip.native ? ['--only-binary', ':all:'] : crossOptions(pip.target);
+  const choice = [ONLY_WHEELS, ...(pip.native ? [] : targetOptions(pip.target))];
   const args = ['download', '--quiet', '--no-input', '--dest', folder, ...choice, '--', ...requirements];
   await runPip(context, pip, args, {});
 }
@@ -253,9 +322,13 @@ async function runPip(
   context: Context,
   pip: Pip,
   args: readonly string[],
-  options: { env?: Record<string, string>; logFile?: string; timeoutMs?: number },
+  {
+    metadataOf,
+    ...options
+  }: { env?: Record<string, string>; logFile?: string; timeoutMs?: number; metadataOf?: MetadataOf | undefined },
 ): Promise<RunResult> {
-  const request = JSON.stringify({ args, environment: pip.native ? null : markerEnvironment(pip.target) });
+  const environment = pip.native ? null : markerEnvironment(pip.target);
+  const request = `${JSON.stringify({ args, environment, asks: metadataOf !== undefined })}\n`;
   context.log.detail(`+ ${pip.interpreter} -m pip ${args.join(' ')}`);
   const env = {
     PIP_DISABLE_PIP_VERSION_CHECK: '1',
@@ -263,15 +336,45 @@ async function runPip(
     PYTHONDONTWRITEBYTECODE: '1',
     ...options.env,
   };
+  const talk = metadataOf === undefined ? undefined : answering(metadataOf, request);
   try {
-    const result = await run(context, pip.interpreter, ['-s', '-c', PROGRAM], { ...options, env, input: request });
+    const input = talk?.input ?? request;
+    const result = await run(context, pip.interpreter, ['-s', '-c', PROGRAM], { ...options, ...talk, env, input });
     passWarnings(context, result.stderr);
     return result;
   } catch (error) {
+    const refusal = await talk?.refusal();
+    if (refusal !== undefined) throw refusal;
     if (!(error instanceof ToolError)) throw error;
     passWarnings(context, error.stderrTail);
     throw explainPip(error, `${pip.interpreter} -m pip ${args.join(' ')}`);
   }
+}
+
+/** Answers what pip asks while it runs; an empty line where there is no answer. */
+function answering(metadataOf: MetadataOf, request: string) {
+  const input = new PassThrough();
+  input.write(request);
+  let last: Promise<unknown> = Promise.resolve();
+  const answer = async (line: string): Promise<unknown> => {
+    try {
+      const { name, folder, archive, info } = questionSchema.parse(JSON.parse(line));
+      const found = { name: name ?? undefined, folder, archive: archive ?? undefined, ...originOf(info) };
+      input.write(`${JSON.stringify(await metadataOf(found))}\n`);
+      return undefined;
+    } catch (error) {
+      input.write('\n');
+      return error;
+    }
+  };
+  return {
+    input,
+    onLine(line: string, stream: 'stdout' | 'stderr') {
+      if (stream === 'stdout' && line !== '') last = answer(line);
+    },
+    /** Why the last question got no answer. */
+    refusal: () => last,
+  };
 }
 
 function passWarnings(context: Context, stderr: string): void {
@@ -337,15 +440,16 @@ function reasonsOf(said: string): string[] {
     .filter((line) => line !== '');
 }
 
-/** What pip must be told to choose wheels for another Python (manylinux tags as in PEP 600). */
-function crossOptions(target: TargetPython): string[] {
+const ONLY_WHEELS = '--only-binary=:all:';
+
+/** What pip must be told to choose wheels for another Python or machine (manylinux tags as in PEP 600). */
+function targetOptions(target: TargetPython): string[] {
   const digits = target.version.replace('.', '');
   const platforms = ['2_36', '2_35', '2_34', '2_31', '2_28', '2_27', '2_24', '2_17', '2_12', '2_5'].map(
     (glibc) => `manylinux_${glibc}_${target.machine}`,
   );
   const legacy = ['manylinux2014', 'manylinux2010', 'manylinux1', 'linux'].map((name) => `${name}_${target.machine}`);
   return [
-    '--only-binary=:all:',
     '--implementation=cp',
     `--python-version=${target.version}`,
     ...[`cp${digits}`, 'abi3', 'none'].map((abi) => `--abi=${abi}`),

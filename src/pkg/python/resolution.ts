@@ -10,7 +10,7 @@ import { pathToFileURL } from 'node:url';
 import type { Context } from '../../core/context.ts';
 import { digestFile } from '../../core/files.ts';
 import { cachedValue, keepValue, keyOf, workFolder } from '../cache.ts';
-import { type Pip, type Resolution, resolve } from './pip.ts';
+import { type MetadataOf, type Pip, type Resolution, resolve } from './pip.ts';
 import { parseWheelName } from './wheel.ts';
 
 /** PyPI's own Cache-Control for index pages says ten minutes, and pip goes by it. */
@@ -24,6 +24,8 @@ export interface Question {
   readonly constraints: readonly string[];
   readonly wheels: readonly { readonly path: string; readonly sha256: string; readonly extras: readonly string[] }[];
   readonly refresh: boolean;
+  /** For sources, where their code must not run here. */
+  readonly metadataReader: ((scratch: string) => MetadataOf) | undefined;
 }
 
 export async function resolveOnce(context: Context, pip: Pip, question: Question): Promise<Resolution> {
@@ -33,7 +35,13 @@ export async function resolveOnce(context: Context, pip: Pip, question: Question
     ...question.requirementFiles.map((path) => digestFile(path, 'sha256')),
   ]);
   const { requirementFiles, constraints } = question;
-  const asked = [lines, requirementFiles, constraints, digests];
+  const asked = [
+    lines,
+    requirementFiles,
+    constraints,
+    digests,
+    question.metadataReader === undefined ? 'here' : 'root',
+  ];
   const key = keyOf(['resolution', asked, pip, await configuration(context)]);
   const kept = question.refresh ? undefined : ((await cachedValue(context, 'resolutions', key)) as Kept | undefined);
   const age = context.now().getTime() - (kept?.at ?? 0);
@@ -51,7 +59,8 @@ export async function resolveOnce(context: Context, pip: Pip, question: Question
       await writeFile(file, `${constraints.join('\n')}\n`);
       options.push('--constraint', file);
     }
-    return await resolve(context, pip, lines, options, scratch.path); // before the folder goes
+    // before the folder goes
+    return await resolve(context, pip, lines, options, scratch.path, question.metadataReader?.(scratch.path));
   });
   await keepValue(context, 'resolutions', key, { at: context.now().getTime(), resolution } satisfies Kept);
   return resolution;

@@ -70,7 +70,7 @@ export async function buildWheelInRoot(context: Context, pip: Pip, build: RootWh
   const wanted = new Set(await declaredRequires(join(clone.buildDir, 'source')));
   const wheels = join(clone.buildDir, 'wheels');
   for (let round = 1; ; round += 1) {
-    await fetchClosure(context, pip, [...wanted], wheels);
+    await fetchRequires(context, pip, [...wanted], wheels);
     const from = await sizeOf(logFile);
     try {
       await clone.run({
@@ -92,6 +92,16 @@ export async function buildWheelInRoot(context: Context, pip: Pip, build: RootWh
     }
   }
   await takeWheel(join(clone.buildDir, 'out'), build.folder);
+}
+
+async function fetchRequires(context: Context, pip: Pip, wanted: readonly string[], folder: string): Promise<void> {
+  try {
+    await fetchClosure(context, pip, wanted, folder);
+  } catch (error) {
+    if (!(error instanceof UserError) || error.code !== 'unresolvable') throw error;
+    const what = `its build needs ${wanted.map((one) => `'${one}'`).join(', ')}, of which there are not all wheels`;
+    throw new UserError('unresolvable', `${what}: ${error.message}`, { hint: error.hint, cause: error });
+  }
 }
 
 /** What the back end of this build wants beside what it declared. */

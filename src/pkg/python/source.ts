@@ -11,9 +11,9 @@ import { RemoteError, ToolError, UserError } from '../../core/errors.ts';
 import { digestFile } from '../../core/files.ts';
 import { freshLog } from '../build-log.ts';
 import { cachedFiles, forget, keepFiles, keyOf, workFolder } from '../cache.ts';
-import { choosePlace, type Isolation, type Place } from '../root/choose.ts';
+import { choosePlace, expectPlace, type Isolation, type Place } from '../root/choose.ts';
 import { NO_DATE } from '../source-date.ts';
-import { buildWheel, fetchWheels, type Pip, type Resolved } from './pip.ts';
+import { buildWheel, type FoundSource, fetchWheels, type Pip, type Resolved } from './pip.ts';
 import { copyTree, type PythonProject, readProjectTree } from './project.ts';
 
 const BUILD_LIMIT_MS = 20 * 60 * 1000;
@@ -33,6 +33,12 @@ export interface SourceOptions {
 
 function placeOf(context: Context, pip: Pip, options: SourceOptions): Promise<Place> {
   return choosePlace(context, options.isolation ?? 'auto', options, pip.native ? 'host' : 'make');
+}
+
+/** True: the code of sources runs in a root only, which may be yet to be made. */
+export async function buildsInRoot(context: Context, pip: Pip, options: SourceOptions): Promise<boolean> {
+  const place = await expectPlace(context, options.isolation ?? 'auto', options, pip.native ? 'host' : 'make');
+  return place.kind === 'root';
 }
 
 export interface ProjectWheel {
@@ -56,7 +62,7 @@ export async function projectWheel(
   const tree = await readProjectTree(context, project.folder);
   const date = options.sourceDateEpoch ?? tree.date;
   const place = await placeOf(context, pip, options);
-  const key = keyOf(['project', tree.digest, date, pip.target, place.kind === 'root' ? place.id : pip.interpreter]);
+  const key = keyOf(['project', tree.digest, date, pip.target, placeKey(place, pip)]);
   const [cached] = (await cachedFiles(context, 'wheels', key)) ?? [];
   const path =
     cached ??
@@ -86,14 +92,14 @@ export async function wheelsOf(
   distributions: readonly Resolved[],
   options: SourceOptions,
 ): Promise<string[]> {
-  const found = await Promise.all(distributions.map((one) => localWheel(context, one, pip)));
+  const found = await Promise.all(distributions.map((one) => localWheel(context, one, pip, options)));
   const missing = distributions.filter((_, index) => found[index] === undefined);
-  const published = missing.filter((one) => one.url.split('#')[0]!.endsWith('.whl'));
+  const published = missing.filter(isPublishedWheel);
   if (published.length > 0) await download(context, pip, published);
   for (const one of missing.filter((other) => !published.includes(other))) await buildSdist(context, pip, one, options);
   return Promise.all(
     distributions.map(async (one, index) => {
-      const path = found[index] ?? (await localWheel(context, one, pip));
+      const path = found[index] ?? (await localWheel(context, one, pip, options));
       if (path !== undefined) return path;
       throw new UserError('wheel-lost', `the wheel of '${one.name}' ${one.version} is gone from the cache`, {
         hint: 'run the command again',
@@ -102,17 +108,68 @@ export async function wheelsOf(
   );
 }
 
-/** What was published as a wheel is the same for every target; what is built here is not. */
-function cacheKey(one: Resolved, pip: Pip | undefined): string {
-  const isWheel = one.url.split('#')[0]!.endsWith('.whl');
-  return keyOf(['wheel', one.name, one.version, one.sha256 ?? one.url, isWheel ? null : (pip?.target ?? null)]);
+/** As its makers published it. */
+export function isPublishedWheel(one: Pick<Resolved, 'url'>): boolean {
+  return one.url.split('#')[0]!.endsWith('.whl');
+}
+
+/** What was published as a wheel is the same for every target. */
+function publishedKey(one: Resolved): string {
+  return keyOf(['wheel', one.name, one.version, one.sha256 ?? one.url]);
+}
+
+/** What is built here is not: it is the work of a Python in some place, on some day. */
+function builtKey(content: string, pip: Pip, place: string, { sourceDateEpoch }: SourceOptions): string {
+  return keyOf(['built', content, pip.target, place, sourceDateEpoch ?? NO_DATE]);
+}
+
+/** What stands for a source: a digest of its content where there is one. */
+async function contentOf(context: Context, { url, sha256 }: Pick<Resolved, 'url' | 'sha256'>): Promise<string> {
+  if (sha256 !== undefined) return sha256;
+  const folder = localFolder(url);
+  return folder === undefined ? url : (await readProjectTree(context, folder)).digest;
+}
+
+function localFolder(url: string): string | undefined {
+  const [plain = ''] = url.split('#');
+  return plain.startsWith('file:') && !/\.(tar\.\w+|tgz|zip|whl)$/.test(plain) ? fileURLToPath(plain) : undefined;
 }
 
 /** The wheel of a distribution where it is on this machine already. */
-export async function localWheel(context: Context, one: Resolved, pip?: Pip): Promise<string | undefined> {
-  const url = one.url.split('#')[0]!;
-  if (url.startsWith('file:') && url.endsWith('.whl')) return fileURLToPath(url);
-  return (await cachedFiles(context, 'wheels', cacheKey(one, pip)))?.[0];
+async function localWheel(
+  context: Context,
+  one: Resolved,
+  pip: Pip,
+  options: SourceOptions,
+): Promise<string | undefined> {
+  const [url = ''] = one.url.split('#');
+  if (isPublishedWheel(one) && url.startsWith('file:')) return fileURLToPath(url);
+  const key = isPublishedWheel(one) ? publishedKey(one) : await expectedKey(context, one, pip, options);
+  return key === undefined ? undefined : (await cachedFiles(context, 'wheels', key))?.[0];
+}
+
+/** The key of what is built of a source; undefined while there is no root yet. */
+async function expectedKey(
+  context: Context,
+  one: Resolved,
+  pip: Pip,
+  options: SourceOptions,
+): Promise<string | undefined> {
+  const { kind, id } = await expectPlace(context, options.isolation ?? 'auto', options, pip.native ? 'host' : 'make');
+  if (id === undefined) return undefined;
+  return builtKey(await contentOf(context, one), pip, placeKey({ kind, id }, pip), options);
+}
+
+/** Stands for the wheel of a distribution before it is there; undefined where nothing can. */
+export async function wheelIdentity(
+  context: Context,
+  one: Resolved,
+  pip: Pip,
+  options: SourceOptions,
+): Promise<string | undefined> {
+  if (!isPublishedWheel(one)) return expectedKey(context, one, pip, options);
+  const path = one.sha256 === undefined ? await localWheel(context, one, pip, options) : undefined;
+  return one.sha256 ?? (path && (await digestFile(path, 'sha256')));
 }
 
 /** @throws RemoteError `digest-mismatch` when the index gave other bytes than it promised */
@@ -139,27 +196,70 @@ async function download(context: Context, pip: Pip, wanted: readonly Resolved[])
     const folder = join(scratch.path, `${name}.d`);
     await mkdir(folder);
     await rename(path, join(folder, name));
-    await keepFiles(context, 'wheels', cacheKey(one, pip), folder);
+    await keepFiles(context, 'wheels', publishedKey(one), folder);
   }
 }
 
 async function buildSdist(context: Context, pip: Pip, one: Resolved, options: SourceOptions): Promise<void> {
   const place = await placeOf(context, pip, options);
-  const what = `Build the wheel of ${one.name} ${one.version} from its source ${whereText(place)}`;
-  await context.log.step(what, () =>
-    buildInto(context, pip, place, options, {
-      key: cacheKey(one, pip),
-      name: one.name,
-      sourceDateEpoch: options.sourceDateEpoch ?? NO_DATE,
-      gitDir: undefined,
-      async prepare(scratch) {
-        const [url = ''] = one.url.split('#');
-        if (url.startsWith('file:')) return fileURLToPath(url);
-        if (place.kind === 'host') return `${one.name}==${one.version}`;
-        return await fetchSdist(context, one, scratch);
-      },
-    }),
+  const folder = localFolder(one.url);
+  await buildSource(context, pip, place, options, {
+    name: one.name,
+    title: `${one.name} ${one.version}`,
+    content: await contentOf(context, one),
+    async prepare(scratch) {
+      const [url = ''] = one.url.split('#');
+      if (folder !== undefined) return copyProject(context, folder, scratch);
+      if (url.startsWith('file:')) return fileURLToPath(url);
+      if (place.kind === 'host') return /^\w+\+/.test(url) ? `${one.name} @ ${one.url}` : `${one.name}==${one.version}`;
+      return await fetchSdist(context, one, scratch);
+    },
+  });
+}
+
+/** The wheel of a source that pip has unpacked while it resolves; `wheelsOf` finds it again. */
+export async function foundWheel(
+  context: Context,
+  pip: Pip,
+  found: FoundSource,
+  options: SourceOptions,
+): Promise<string> {
+  const place = await placeOf(context, pip, options);
+  const content = await contentOf(context, found);
+  const [cached] = (await cachedFiles(context, 'wheels', builtKey(content, pip, placeKey(place, pip), options))) ?? [];
+  if (cached !== undefined) return cached;
+  const name = found.name ?? basename(found.archive ?? found.folder);
+  const prepare = async (scratch: string) =>
+    found.archive ??
+    (localFolder(found.url) === undefined ? found.folder : copyProject(context, found.folder, scratch));
+  return buildSource(context, pip, place, options, { name, title: name, content, prepare });
+}
+
+function buildSource(
+  context: Context,
+  pip: Pip,
+  place: Place,
+  options: SourceOptions,
+  source: Pick<Wanted, 'name' | 'prepare'> & { readonly title: string; readonly content: string },
+): Promise<string> {
+  const { name, title, content, prepare } = source;
+  const key = builtKey(content, pip, placeKey(place, pip), options);
+  const sourceDateEpoch = options.sourceDateEpoch ?? NO_DATE;
+  return context.log.step(`Build the wheel of ${title} from its source ${whereText(place)}`, () =>
+    buildInto(context, pip, place, options, { key, name, sourceDateEpoch, gitDir: undefined, prepare }),
   );
+}
+
+function placeKey(place: Pick<Place, 'kind'> & { readonly id: string }, pip: Pip): string {
+  return place.kind === 'root' ? place.id : pip.interpreter;
+}
+
+/** A copy to build in, so that back ends leave nothing in the user's folder. */
+async function copyProject(context: Context, folder: string, scratch: string): Promise<string> {
+  const source = join(scratch, 'source');
+  await mkdir(source);
+  await copyTree(folder, await readProjectTree(context, folder), source);
+  return source;
 }
 
 /** Without pip, which would run the source's code here to learn its name. */

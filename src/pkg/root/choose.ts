@@ -33,6 +33,21 @@ export async function choosePlace(
   return HOST;
 }
 
+/** Whether `choosePlace` would choose a root, and the id of the one that is there already. Makes nothing. */
+export async function expectPlace(
+  context: Context,
+  isolation: Isolation,
+  request: RootRequest,
+  whenMissing: 'make' | 'host',
+): Promise<{ readonly kind: Place['kind']; readonly id: string | undefined }> {
+  if (isolation === 'host') return HOST;
+  const found = await findRoot(context, request.suite, request.architecture);
+  if (found) return { kind: 'root', id: found.id };
+  if (isolation === 'root') return { kind: 'root', id: undefined };
+  const makes = whenMissing === 'make' && (await whyNoRoots(context)) === undefined;
+  return makes ? { kind: 'root', id: undefined } : HOST;
+}
+
 function inRoot(root: BuildRoot): Place {
   return { kind: 'root', id: root.id, root };
 }
