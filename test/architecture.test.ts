@@ -29,12 +29,12 @@ const SOLE_USERS: Readonly<Record<string, RegExp>> = {
   openpgp: /^deb\/openpgp(-keys)?\.ts$/,
   'tar-stream': /^$/, // the second opinion of test/unit/deb/tar.test.ts
   semver: /^deb\/semver\.ts$/,
-  '@npmcli/arborist': /^pkg\/node\/arborist\.ts$/,
-  pacote: /^pkg\/node\/arborist\.ts$/,
+  '@npmcli/arborist': /^pkg\/node\/(arborist|unpack)\.ts$/,
+  pacote: /^pkg\/node\/unpack\.ts$/,
   'debian-control': /^$/,
   ssh2: /^vm\/ssh\.ts$/,
   express: /^(\w+\/serve|core\/http)\.ts$/,
-  undici: /^(core\/http|proxy\/upstream)\.ts$/,
+  undici: /^core\/http\.ts$/,
   commander: /^cli\//,
   yaml: /^(core\/config|template\/\w+|release\/\w+|pkg\/[\w/-]+|vm\/define)\.ts$/,
 };

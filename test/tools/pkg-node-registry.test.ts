@@ -1,6 +1,6 @@
 /** The npm builder against a registry on the loopback that is honest, broken, hostile or gone. */
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Context } from '../../src/core/context.ts';
@@ -30,21 +30,22 @@ function context(env: Record<string, string> = {}): Context {
   return { ...world.context, env: { PATH: process.env.PATH, HOME: home, ...registry?.env, ...env } };
 }
 
+const DEFAULTS: NodeBuildOptions = {
+  suite: suiteFacts('bookworm'),
+  architecture: 'amd64',
+  revision: '1~deb12',
+  mode: 'bundle',
+  allowScripts: [],
+  sourceDateEpoch: undefined,
+  maintainer: async () => 'Ada Lovelace <ada@debian.org>',
+};
+
 async function build(
   input: NodeInput,
   options: Partial<NodeBuildOptions> = {},
   from = context(),
 ): Promise<BinaryPackage[]> {
-  await using prepared = await prepareNode(from, input, {
-    suite: suiteFacts('bookworm'),
-    architecture: 'amd64',
-    revision: '1~deb12',
-    mode: 'bundle',
-    allowScripts: [],
-    sourceDateEpoch: undefined,
-    maintainer: async () => 'Ada Lovelace <ada@debian.org>',
-    ...options,
-  });
+  await using prepared = await prepareNode(from, input, { ...DEFAULTS, ...options });
   for (const warning of prepared.warnings) from.log.warn(warning);
   const packages: BinaryPackage[] = [];
   for (const job of prepared.jobs) {
@@ -62,13 +63,19 @@ const serveThese = async (...packages: FakePackage[]) => {
 };
 
 async function project(files: Readonly<Record<string, unknown>>): Promise<NodeInput> {
-  const folder = join(world.path, 'project');
+  return { kind: 'project', folder: await folderWith('project', files) };
+}
+
+/** What was there before is gone. */
+async function folderWith(name: string, files: Readonly<Record<string, unknown>>): Promise<string> {
+  const folder = join(world.path, name);
+  await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
   for (const [path, content] of Object.entries(files)) {
     await mkdir(dirname(join(folder, path)), { recursive: true });
     await writeFile(join(folder, path), typeof content === 'string' ? content : JSON.stringify(content));
   }
-  return { kind: 'project', folder };
+  return folder;
 }
 
 const paths = async (one: BinaryPackage) => (await Array.fromAsync(listDeb({}, one.path))).map((file) => file.path);
@@ -179,25 +186,18 @@ describe('what cannot be', () => {
     expect(failure.message).toContain('host@^1.0.0');
   });
 
-  it('a registry that is down is named, with the next step, soon', async () => {
+  it('a registry that is down is named, with the next step', async () => {
     const gone = await npmRegistry([]);
     await gone[Symbol.asyncDispose]();
-    const started = performance.now();
     await expect(build(spec('dep'), {}, context(gone.env))).rejects.toMatchObject({
       code: 'npm-registry',
       exitCode: 4,
       url: expect.stringContaining('127.0.0.1'),
     });
-    expect(performance.now() - started).toBeLessThan(30_000);
   });
 
-  it('packages from git, empty workspaces, wrong names and unknown keys are refused', async () => {
-    await serveThese({
-      name: 'dep',
-      version: '1.0.0',
-      manifest: { dependencies: { x: 'git+https://127.0.0.1:1/x.git' } },
-    });
-    await expect(build(spec('dep'))).rejects.toMatchObject({ code: 'npm-source' });
+  it('empty workspaces, wrong names and unknown keys are refused', async () => {
+    await serveThese();
     const workspace = await project({ 'package.json': { name: 'app', version: '1.0.0', workspaces: ['a'] } });
     await expect(expandWorkspaces([workspace])).rejects.toMatchObject({ code: 'npm-workspaces' });
     const unnamed = await project({ 'package.json': { name: 'ü', version: '1.0.0' } });
@@ -251,6 +251,115 @@ describe('tarballs', () => {
     const good = join(world.path, 'good.tgz');
     await writeFile(good, packTarball(honest));
     expect(await build(spec(good))).toMatchObject([{ name: 'node-dep', version: '1.0.0-1~deb12' }]);
+  });
+});
+
+describe('packages from git', () => {
+  const identity = ['-c', 'user.name=Ada', '-c', 'user.email=ada@debian.org', '-c', 'init.defaultBranch=main'];
+  /** A bare repository with one commit, tagged v1.2.0. @returns its commit */
+  async function repository(name: string, files: Readonly<Record<string, unknown>>): Promise<string> {
+    const bare = join(world.path, `${name}.git`);
+    const { stdout } = await run(
+      {},
+      'sh',
+      [
+        '-ec',
+        `git "$@" init -q . && git add -A && git "$@" commit -qm one &&
+      git tag v1.2.0 && git clone -q --bare . '${bare}' && git rev-parse HEAD`,
+        'sh',
+        ...identity,
+      ],
+      {
+        cwd: await folderWith(name, files),
+      },
+    );
+    return stdout.trim();
+  }
+  const url = (name: string) => `git+file://${world.path}/${name}.git`;
+  const lib = {
+    'package.json': {
+      name: 'lib',
+      version: '1.2.0',
+      main: 'lib.js',
+      files: ['lib.js'],
+      scripts: { prepare: 'compile src.txt lib.js' },
+      devDependencies: { compiler: '^1.0.0' },
+    },
+    'src.txt': 'module.exports = "prepared"',
+  };
+  const compiler: FakePackage = {
+    name: 'compiler',
+    version: '1.0.0',
+    manifest: { bin: { compile: 'compile.js' } },
+    files: { 'compile.js': '#!/usr/bin/env node\nrequire("fs").copyFileSync(process.argv[2], process.argv[3]);' },
+  };
+  const app = (dependency: string) => ({
+    'package.json': { name: 'app', version: '1.0.0', bin: 'cli.js', dependencies: { lib: dependency } },
+    'cli.js': 'console.log(require("lib"))',
+  });
+
+  it('are built at their commit, prepared only when that is allowed, with their own tools', async () => {
+    await repository('lib', lib);
+    await serveThese(compiler);
+    const input = await project(app(`${url('lib')}#semver:^1.0.0`));
+    const [plain] = await build(input);
+    expect(await paths(plain!)).not.toContain('/usr/lib/app/node_modules/lib/lib.js');
+    expect(world.warnings.join()).toContain(
+      "'lib@1.2.0' comes from git and was not prepared (prepare: compile src.txt",
+    );
+    expect(registry!.requests).toEqual([]);
+    const [one] = await build(input, { allowScripts: ['lib'] });
+    expect(await paths(one!)).not.toContain('/usr/lib/app/node_modules/lib/src.txt');
+    await extractDeb({}, one!.path, join(world.path, 'root'));
+    const { stdout } = await run({}, process.execPath, [join(world.path, 'root/usr/lib/app/cli.js')]);
+    expect(stdout).toBe('prepared\n');
+    const [again] = await build(input, { allowScripts: ['lib'] }, context({ TZ: 'Asia/Tokyo' }));
+    expect(again!.sha256).toBe(one!.sha256);
+    expect(await leftovers()).toEqual([]);
+  });
+
+  it('are found by the short names of hosts, and kept to by a lock', async () => {
+    const commit = await repository('lib', {
+      'package.json': { name: 'lib', version: '1.2.0' },
+      'index.js': 'exports.a = 1',
+    });
+    await serveThese();
+    const config = join(world.path, 'gitconfig');
+    await writeFile(config, `[url "file://${world.path}/"]\n  insteadOf = https://github.com/acme/\n`);
+    const before = process.env.GIT_CONFIG_GLOBAL; // npm starts git by itself
+    process.env.GIT_CONFIG_GLOBAL = config;
+    try {
+      const from = context({ GIT_CONFIG_GLOBAL: config });
+      const [one] = await build(await project(app('github:acme/lib#v1.2.0')), {}, from);
+      expect(await paths(one!)).toContain('/usr/lib/app/node_modules/lib/index.js');
+      const lock = {
+        name: 'app',
+        version: '1.0.0',
+        lockfileVersion: 3,
+        packages: {
+          '': { name: 'app', version: '1.0.0', dependencies: { lib: 'github:acme/lib' } },
+          'node_modules/lib': { version: '1.2.0', resolved: `git+ssh://git@github.com/acme/lib.git#${commit}` },
+        },
+      };
+      const locked = await project({ ...app('github:acme/lib'), 'package-lock.json': lock });
+      expect(await paths((await build(locked, {}, from))[0]!)).toContain('/usr/lib/app/node_modules/lib/index.js');
+    } finally {
+      if (before === undefined) delete process.env.GIT_CONFIG_GLOBAL;
+      else process.env.GIT_CONFIG_GLOBAL = before;
+    }
+  });
+
+  it('that nobody can fetch, or that others want from this machine, are errors', async () => {
+    await serveThese();
+    const gone = await project(app('git+http://127.0.0.1:1/x.git'));
+    await expect(build(gone)).rejects.toMatchObject({ code: 'npm-git', exitCode: 4, url: 'http://127.0.0.1:1/x.git' });
+    const noCommit = await project(app(`${url('lib')}#nothing`));
+    await repository('lib', { 'package.json': { name: 'lib', version: '1.2.0' } });
+    await expect(build(noCommit)).rejects.toMatchObject({ code: 'npm-git' });
+    await registry![Symbol.asyncDispose]();
+    await serveThese({ name: 'dep', version: '1.0.0', manifest: { dependencies: { lib: url('lib') } } });
+    await expect(build(spec('dep'))).rejects.toMatchObject({ code: 'npm-source' });
+    expect(await leftovers()).toEqual([]);
   });
 });
 
@@ -455,6 +564,63 @@ describe('the packages', () => {
     expect(await paths(one!)).toContain('/usr/lib/node-app/node_modules/@acme/inner/package.json');
     expect(new Set(other.requests.map((request) => request.authorization))).toEqual(new Set(['Bearer t0ken']));
     expect(new Set(registry!.requests.map((request) => request.authorization))).toEqual(new Set([undefined]));
+  });
+
+  it('hold what comes inside of the tarballs of others', async () => {
+    const inner = { name: 'inner', version: '3.0.0' };
+    await serveThese({
+      name: 'outer',
+      version: '1.0.0',
+      manifest: { dependencies: { inner: '^3.0.0' }, bundleDependencies: ['inner'] },
+      files: {
+        'index.js': 'module.exports = require("inner")',
+        'node_modules/inner/package.json': JSON.stringify(inner),
+        'node_modules/inner/index.js': 'module.exports = "inside"',
+      },
+    });
+    const [one] = await build(spec('outer'));
+    await extractDeb({}, one!.path, join(world.path, 'root'));
+    const place = join(world.path, 'root/usr/lib/node-outer/node_modules/outer');
+    expect((await run({}, process.execPath, ['-p', `require('${place}')`])).stdout).toBe('inside\n');
+    expect(registry!.requests.map((request) => request.path)).not.toContain('/inner');
+  });
+
+  it('hold folders as they would be published, with and without a lock', async () => {
+    await serveThese({ name: 'dep', version: '1.0.0', files: { 'index.js': 'module.exports = "dep"' } });
+    await folderWith('lib', {
+      'package.json': { name: 'lib', version: '0.1.0', files: ['index.js'], dependencies: { dep: '^1.0.0' } },
+      'index.js': 'module.exports = "lib " + require("dep")',
+      'notes.txt': 'x',
+    });
+    const files = {
+      'package.json': { name: 'app', version: '1.0.0', bin: 'cli.js', dependencies: { lib: 'file:../lib' } },
+      'cli.js': 'console.log(require("lib"))',
+    };
+    const [one] = await build(await project(files));
+    expect((await paths(one!)).filter((path) => path.includes('node_modules/lib'))).toEqual(
+      expect.not.arrayContaining([expect.stringContaining('notes.txt')]),
+    );
+    await extractDeb({}, one!.path, join(world.path, 'root'));
+    const { stdout } = await run({}, process.execPath, [join(world.path, 'root/usr/lib/app/cli.js')]);
+    expect(stdout).toBe('lib dep\n');
+    const lock = {
+      name: 'app',
+      version: '1.0.0',
+      lockfileVersion: 3,
+      packages: {
+        '': { name: 'app', version: '1.0.0', dependencies: { lib: 'file:../lib' } },
+        '../lib': { version: '0.1.0', dependencies: { dep: '^1.0.0' } },
+        '../lib/node_modules/dep': { version: '1.0.0' },
+        'node_modules/lib': { resolved: '../lib', link: true },
+      },
+    };
+    const [locked] = await build(await project({ ...files, 'package-lock.json': lock }));
+    expect((await paths(locked!)).filter((path) => path.includes('/dep/'))).toEqual(
+      ['index.js', 'package.json'].map((name) => `/usr/lib/app/node_modules/lib/node_modules/dep/${name}`),
+    );
+    await extractDeb({}, locked!.path, join(world.path, 'locked'));
+    const again = await run({}, process.execPath, [join(world.path, 'locked/usr/lib/app/cli.js')]);
+    expect(again.stdout).toBe('lib dep\n');
   });
 
   it('of a project leave its own package.json as it is, without what is for developers', async () => {

@@ -6,6 +6,7 @@
 import { createReadStream } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { setFlagsFromString } from 'node:v8';
 import type { Context } from '../../core/context.ts';
 import { ToolError, UserError } from '../../core/errors.ts';
 import { printable } from '../../core/log.ts';
@@ -21,7 +22,7 @@ import { readService, type ServiceFiles } from '../python/service.ts';
 import { type Component, packageUrl } from '../sbom.ts';
 import { NO_DATE } from '../source-date.ts';
 import { readSuiteIndex } from '../suite-index.ts';
-import { type NodeModule, packProject, type ResolvedTree, resolveTree, type TreeRequest } from './arborist.ts';
+import { type NodeModule, resolveTree } from './arborist.ts';
 import { readCopyright } from './copyright.ts';
 import { packageFiles } from './files.ts';
 import { allowedByProject, runInstallScripts } from './install-scripts.ts';
@@ -39,6 +40,7 @@ import {
 } from './layout.ts';
 import { authorOf, homepageOf, licenceOf, programsOf, textOf } from './manifest.ts';
 import { debianNodeName } from './names.ts';
+import type { TreeRequest } from './npm-client.ts';
 import { readNpmOptions } from './npmrc.ts';
 import { type NodePackage, nodePackage } from './package.ts';
 import { type NodeMode, type NodePlan, type PlannedNode, planNodePackages } from './plan.ts';
@@ -47,6 +49,7 @@ import { copyProject, digestTree, type NodeProject, readNodeProject, restoreProj
 import { rememberNode } from './remembered.ts';
 import { inspectTarball } from './tarball.ts';
 import { type NodeTarget, nodeTarget } from './target.ts';
+import { packFolder, unpackTree } from './unpack.ts';
 
 /** A folder with package.json or package-lock.json, or what npm would install: 'semver@^7', '/path/x.tgz'. */
 export type NodeInput =
@@ -107,11 +110,13 @@ async function prepareAnew(context: Context, input: NodeInput, options: NodeBuil
     cacheDir: join(context.cacheDir, 'npm'),
     target,
   };
-  const tree = await context.log.step(`Resolve ${project?.name ?? basename(request.add[0]!)}`, async () => {
+  // most of what npm's resolution allocates is soon of no use: let it go sooner than V8 would
+  setFlagsFromString('--heap-growing-percent=20');
+  const modules = await context.log.step(`Resolve ${project?.name ?? basename(request.add[0]!)}`, async () => {
     await fillRoot(context, request, project);
     return resolveTree(context, request);
   });
-  const build = await plan(context, { input, options, target, project, request, tree });
+  const build = await plan(context, { input, options, target, project, request, modules });
   const owned = stack.move();
   return { ...build, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
@@ -136,7 +141,7 @@ async function prepareSources(context: Context, folder: string, command: string)
 
 async function fillRoot(context: Context, request: TreeRequest, project: NodeProject | undefined): Promise<void> {
   if (project !== undefined) {
-    await copyProject(project, request.folder, (folder) => packProject(context, request, folder));
+    await copyProject(project, request.folder, (folder) => packFolder(context, request, folder, request.folder));
     return;
   }
   await mkdir(request.folder, { recursive: true });
@@ -152,15 +157,16 @@ interface Prepared {
   readonly target: NodeTarget;
   readonly project: NodeProject | undefined;
   readonly request: TreeRequest;
-  readonly tree: ResolvedTree;
+  /** Root first, then by location. */
+  readonly modules: readonly NodeModule[];
 }
 
 async function plan(context: Context, prepared: Prepared): Promise<Omit<NodeBuild, keyof AsyncDisposable>> {
-  const { options, project, request, tree, target } = prepared;
-  const root = tree.modules[0]!;
+  const { options, project, request, modules, target } = prepared;
+  const root = modules[0]!;
   const asked = project?.name ?? root.edges[0]?.name;
   if (asked === undefined) throw new UserError('npm-input', `'${request.add[0]}' holds no npm package`);
-  const decisions = await decideAll(context, options, tree.modules, project === undefined ? asked : '');
+  const decisions = await decideAll(context, options, modules, project === undefined ? asked : '');
   const nodePlan = withPolicy(
     options.policy?.depends,
     planNodePackages(decisions.kept, {
@@ -297,8 +303,8 @@ function jobKey(
     (one) => one.storeKey !== undefined && [...planned.links.values()].includes(one.storeKey),
   );
   const modules = [planned, ...linked].flatMap((one) => one.modules);
-  const digests = modules.map((one) => [one.location, one.version, one.integrity ?? null]);
-  const isKnown = modules.every((one) => one.inBundle || one.location === '' || one.integrity !== undefined);
+  const digests = modules.map((one) => [one.location, one.version, digestOf(one) ?? null]);
+  const isKnown = modules.every((one) => one.inBundle || one.location === '' || digestOf(one) !== undefined);
   if (!isKnown) return { key: undefined };
   const { service } = own;
   return keyed({
@@ -315,6 +321,10 @@ function jobKey(
     'the service and its files':
       service === undefined ? null : { ...service, entries: service.entries.map(describeEntry) },
   });
+}
+
+function digestOf({ integrity, source }: NodeModule): string | undefined {
+  return source?.kind === 'git' ? source.commit : integrity;
 }
 
 function describeEntry(entry: DebEntry): unknown {
@@ -340,17 +350,14 @@ async function unpack(
   allowed: ReadonlySet<string>,
   sourceDateEpoch: number,
 ): Promise<Contents> {
-  const { request, tree, target, project, options } = prepared;
+  const { request, modules, target, project, options } = prepared;
   const { folder } = request;
-  await context.log.step(`Unpack ${tree.modules.length - 1} npm packages`, () => tree.install());
-  const outcome = await runInstallScripts(context, {
-    folder,
-    modules: tree.modules,
-    policy: { allowed, nodeDir: typeof request.npm.nodedir === 'string' ? request.npm.nodedir : undefined },
-    target,
-    suite: options.suite,
-    sourceDateEpoch,
-  });
+  const policy = { allowed, nodeDir: typeof request.npm.nodedir === 'string' ? request.npm.nodedir : undefined };
+  const scripts = { folder, policy, target, suite: options.suite, sourceDateEpoch };
+  const warnings = await context.log.step(`Unpack ${modules.length - 1} npm packages`, () =>
+    unpackTree(context, request, modules, scripts),
+  );
+  const outcome = await runInstallScripts(context, scripts, modules);
   if (project !== undefined) await restoreProject(project, folder);
   const filled = new Map<string, FilledModule>();
   for (const planned of nodePlan.packages) {
@@ -367,7 +374,7 @@ async function unpack(
     filled,
     nativeStores: new Set(native.map((one) => one.storeKey!)),
     ran: outcome.ran,
-    warnings: outcome.warnings,
+    warnings: [...warnings, ...outcome.warnings],
   };
 }
 

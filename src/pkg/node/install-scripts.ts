@@ -41,25 +41,31 @@ export function allowedByProject(manifest: NodeModule['manifest']): string[] {
   return Object.entries(asTable(manifest.allowScripts)).flatMap(([spec, allow]) => (allow === true ? [spec] : []));
 }
 
+export interface ScriptRequest {
+  /** Where the tree is unpacked. */
+  readonly folder: string;
+  readonly policy: ScriptPolicy;
+  readonly target: NodeTarget;
+  readonly suite: SuiteFacts;
+  readonly sourceDateEpoch: number;
+}
+
+export function isAllowed({ allowed }: ScriptPolicy, { name, version }: NodeModule): boolean {
+  return allowed.has(name) || allowed.has(`${name}@${version}`);
+}
+
 /**
  * Runs the scripts that may run, one after the other, inner packages first.
  * @throws UserError `install-script` with the log kept, `native-addon`, `node-headers`
  */
 export async function runInstallScripts(
   context: Context,
-  request: {
-    /** Where the tree is unpacked. */
-    readonly folder: string;
-    readonly modules: readonly NodeModule[];
-    readonly policy: ScriptPolicy;
-    readonly target: NodeTarget;
-    readonly suite: SuiteFacts;
-    readonly sourceDateEpoch: number;
-  },
+  request: ScriptRequest,
+  modules: readonly NodeModule[],
 ): Promise<ScriptOutcome> {
   const warnings: string[] = [];
   const ran = new Set<string>();
-  const deepestFirst = request.modules.filter((one) => one.location !== '' && !one.inBundle).toReversed();
+  const deepestFirst = modules.filter((one) => one.location !== '' && !one.inBundle).toReversed();
   for (const module of deepestFirst) {
     const folder = join(request.folder, module.location);
     const manifest = JSON.parse(await readFile(join(folder, 'package.json'), 'utf8')) as NodeModule['manifest'];
@@ -67,9 +73,9 @@ export async function runInstallScripts(
     const scripts = installScriptsOf(manifest, buildsItself);
     if (scripts.length === 0) continue;
     const shown = printable(`${module.name}@${module.version}`);
-    if (!request.policy.allowed.has(module.name) && !request.policy.allowed.has(`${module.name}@${module.version}`)) {
+    if (!isAllowed(request.policy, module)) {
       const isUnbuilt = buildsItself && !(await hasPrebuild(folder, request.target));
-      if (isUnbuilt && !isOptional(module, request.modules)) throw nativeError(shown, module.name);
+      if (isUnbuilt && !isOptional(module, modules)) throw nativeError(shown, module.name);
       const commands = scripts.map(([event, command]) => `${event}: ${printable(command.slice(0, 100))}`).join('; ');
       warnings.push(
         `'${shown}' has install scripts, which did not run (${commands}); allow them by name if it needs them`,
@@ -78,7 +84,7 @@ export async function runInstallScripts(
     }
     ran.add(module.location);
     await context.log.step(`Run the install scripts of ${shown}`, () =>
-      runOne(context, request, module, scripts, buildsItself),
+      runScripts(context, request, module, scripts, buildsItself),
     );
   }
   return { warnings, ran };
@@ -104,9 +110,13 @@ function nativeError(shown: string, name: string): UserError {
   );
 }
 
-async function runOne(
+/**
+ * Runs scripts of one module, without network.
+ * @throws UserError `install-script` with the log kept, `native-addon`, `node-headers`
+ */
+export async function runScripts(
   context: Context,
-  request: Parameters<typeof runInstallScripts>[1],
+  request: ScriptRequest,
   module: NodeModule,
   scripts: readonly (readonly [event: string, command: string])[],
   buildsItself: boolean,
@@ -137,7 +147,7 @@ export function unshareArgs(command: string): string[] {
 /** What npm tells a script, for the target; without credentials. */
 function scriptEnvironment(
   context: Context,
-  request: Parameters<typeof runInstallScripts>[1],
+  request: ScriptRequest,
   module: NodeModule,
   event: string,
   tools: string,

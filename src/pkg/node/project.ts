@@ -8,13 +8,12 @@ import { createHash } from 'node:crypto';
 import { copyFile, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Context } from '../../core/context.ts';
-import { errnoOf, ToolError, UserError } from '../../core/errors.ts';
+import { errnoOf, UserError } from '../../core/errors.ts';
 import { exists } from '../../core/files.ts';
 import { didYouMean } from '../../core/nearest.ts';
-import { run } from '../../core/run.ts';
 import { isSemver } from '../../deb/semver.ts';
 import { type ToolTable, toolSchema } from '../python/project.ts';
-import { NO_DATE } from '../source-date.ts';
+import { sourceDate } from '../source-date.ts';
 import type { Manifest } from './arborist.ts';
 import { asTable, programsOf, textOf } from './manifest.ts';
 import { debianAppName, debianNodeName } from './names.ts';
@@ -31,7 +30,7 @@ export interface NodeProject {
   readonly debianName: string;
   /** Members of the same workspaces that it needs, names to folders. */
   readonly siblings: ReadonlyMap<string, string>;
-  /** Seconds since the epoch: of the last commit, else a fixed day. */
+  /** Seconds since the epoch: of the last commit, else of debian/changelog, else a fixed day. */
   readonly date: number;
 }
 
@@ -70,7 +69,7 @@ export async function readNodeProject(context: Context, folder: string): Promise
     tool,
     debianName,
     siblings,
-    date: await dateOf(context, folder),
+    date: await sourceDate(context, folder),
   };
 }
 
@@ -107,16 +106,6 @@ function readTool(manifest: Manifest, file: string): ToolTable {
   throw new UserError('package-json-value', message, { file, hint });
 }
 
-async function dateOf(context: Context, folder: string): Promise<number> {
-  try {
-    const { stdout } = await run(context, 'git', ['-C', folder, 'log', '-1', '--format=%ct', '--', '.']);
-    return /^\d+$/.test(stdout.trim()) ? Number(stdout) : NO_DATE;
-  } catch (error) {
-    if (error instanceof ToolError) return NO_DATE; // no git, or no git tree
-    throw error;
-  }
-}
-
 /**
  * Fills `target` with what `npm pack` would take, with a lock, and with a package.json to resolve from: without development
  * dependencies, which nobody installs, and with `file:` dependencies that still lead where they led.
@@ -129,7 +118,10 @@ export async function copyProject(
   if (await exists(join(project.folder, 'package.json'))) await pack(project.folder, target);
   else await mkdir(target, { recursive: true });
   for (const lock of LOCKS) {
-    if (await exists(join(project.folder, lock))) await copyFile(join(project.folder, lock), join(target, lock));
+    const file = join(project.folder, lock);
+    if (!(await exists(file))) continue;
+    if (!lock.endsWith('.json')) await copyFile(file, join(target, lock));
+    else await writeFile(join(target, lock), JSON.stringify(lockOfCopies(await readLock(file), project.folder)));
   }
   const { devDependencies: _, workspaces: __, ...kept } = project.manifest;
   // siblings of siblings stand on top, too: whoever needs them finds them there and asks no registry
@@ -140,6 +132,31 @@ export async function copyProject(
     optionalDependencies: Object.fromEntries(Object.entries(optional).filter(([name]) => !project.siblings.has(name))),
   };
   await writeFile(join(target, 'package.json'), JSON.stringify({ ...kept, ...fields }));
+}
+
+async function readLock(file: string): Promise<Manifest> {
+  return parseManifest(await readFile(file, 'utf8'), file);
+}
+
+/** npm locks folders as links, with what they need below the folder itself; in a package they are copies. */
+function lockOfCopies(lock: Manifest, folder: string): Manifest {
+  const entries = asTable(lock.packages);
+  const places = new Map<string, string>();
+  for (const [location, entry] of Object.entries(entries)) {
+    const { link, resolved } = asTable(entry);
+    if (link === true && typeof resolved === 'string') places.set(resolved, location);
+  }
+  if (places.size === 0) return lock;
+  const packages: Record<string, unknown> = {};
+  for (const [location, entry] of Object.entries(entries)) {
+    if (asTable(entry).link === true) continue;
+    const [top = '', below] = location.split(/\/(node_modules\/.*)/s);
+    const place = places.get(top);
+    if (place === undefined) packages[location] = entry;
+    else if (below !== undefined) packages[`${place}/${below}`] = entry;
+    else packages[place] = { ...asTable(entry), resolved: `file:${resolve(folder, top)}` };
+  }
+  return { ...lock, packages };
 }
 
 function withAbsoluteFolders(project: NodeProject, dependencies: unknown): Record<string, unknown> {

@@ -9,6 +9,7 @@ import { UserError } from '../../core/errors.ts';
 import { digestFile, exists } from '../../core/files.ts';
 import { cachedValue, keepValue, keyOf } from '../cache.ts';
 import type { PackageJob } from '../job.ts';
+import { sourceDate } from '../source-date.ts';
 import type { NodeBuild, NodeBuildOptions, NodeInput } from './builder.ts';
 import { readNpmOptions } from './npmrc.ts';
 import { digestTree } from './project.ts';
@@ -35,7 +36,7 @@ export async function rememberNode(
 ): Promise<NodeBuild> {
   const { refresh, maintainer: _, ...plain } = options;
   const folder = input.kind === 'project' ? input.folder : undefined;
-  const question = keyOf([plain, input, await contentOf(input), await readNpmOptions(context, folder)]);
+  const question = keyOf([plain, input, await contentOf(context, input), await readNpmOptions(context, folder)]);
   const kept = refresh ? undefined : ((await cachedValue(context, 'npm-plans', question)) as Kept | undefined);
   if (kept !== undefined && (await isGood(context, kept, input, options))) return fromKept(kept, prepare);
   const build = await prepare();
@@ -48,10 +49,12 @@ export async function rememberNode(
   return build;
 }
 
-async function contentOf(input: NodeInput): Promise<string | undefined> {
+/** With the date: a later commit of the same content is another package. */
+async function contentOf(context: Context, input: NodeInput): Promise<string | undefined> {
   if (input.kind === 'project') {
     const siblings = [...(await neededSiblings(input.folder)).values()];
-    return keyOf(await Promise.all([input.folder, ...siblings].map(digestTree)));
+    const contents = await Promise.all([input.folder, ...siblings].map(digestTree));
+    return keyOf([...contents, await sourceDate(context, input.folder)]);
   }
   return input.spec.startsWith('/') ? digestFile(input.spec, 'sha256') : undefined;
 }

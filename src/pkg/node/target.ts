@@ -3,7 +3,9 @@
  *
  * Secret: what Node calls Debian's architectures, and which Node.js each suite has (never this machine's own).
  */
+import { machine } from 'node:os';
 import { UserError } from '../../core/errors.ts';
+import { debArch } from '../../deb/arch.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
 
 export interface NodeTarget {
@@ -54,6 +56,13 @@ export function nodeTarget(suite: SuiteFacts, architecture: string): NodeTarget 
   const [cpu, elfMachine] = known;
   const nodeVersion = NODE_VERSIONS[suite.node] ?? `${suite.node}.0.0`;
   return { os: 'linux', cpu, libc: 'glibc', nodeVersion, elfMachine, architecture };
+}
+
+/** This machine, for tools that run while a package is prepared. */
+export function hostTarget(): NodeTarget {
+  const architecture = debArch(machine());
+  const [cpu, elfMachine] = CPUS[architecture]!;
+  return { os: 'linux', cpu, libc: 'glibc', nodeVersion: process.versions.node, elfMachine, architecture };
 }
 
 /** True where a list as in package.json's `os`, `cpu` and `libc` (also `!name`) takes `value`. */

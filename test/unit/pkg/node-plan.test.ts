@@ -22,6 +22,7 @@ function tree(given: Readonly<Record<string, Given>>): NodeModule[] {
       manifest: { name: one.realName ?? name, ...(one.engines ? { engines: { node: one.engines } } : {}) },
       inBundle: one.inBundle ?? false,
       integrity: 'sha512-x',
+      source: undefined,
       edges: Object.entries(one.needs ?? {}).map(([to, [spec, place, kind]]) => ({
         name: to,
         spec,

@@ -15,7 +15,8 @@ function module(location: string, version: string, needs: Needs = {}, more: obje
     kind: 'prod' as const,
     to: place,
   }));
-  return { name, version, location, manifest: { name, ...more }, inBundle: false, integrity: 'sha512-x', edges };
+  const found = { inBundle: false, integrity: 'sha512-x', source: undefined };
+  return { name, version, location, manifest: { name, ...more }, ...found, edges };
 }
 
 const at = (name: string) => `node_modules/${name}`;
