@@ -130,6 +130,7 @@ export class Transfer {
   #etag: string | undefined;
   #flow: Flow | undefined;
   #paused = false;
+  #waking: NodeJS.Immediate | undefined;
   #compared = 0;
   #sourceOfPartial = '';
 
@@ -401,8 +402,18 @@ export class Transfer {
     if (this.#unconfirmed || this.#condemned) return;
     const held = this.#expected.digests.length > 0 ? HELD_BACK : 0;
     if (this.received - held <= this.released) return;
+    const first = this.released === 0;
     this.released = this.received - held;
-    this.#wake();
+    if (first) this.#wake();
+    else this.#wakeSoon();
+  }
+
+  /** Once for all that the connection has to give at this moment: large pieces are sent for much less than small ones. */
+  #wakeSoon(): void {
+    this.#waking ??= setImmediate(() => {
+      this.#waking = undefined;
+      this.#wake();
+    });
   }
 
   #confirm(): void {

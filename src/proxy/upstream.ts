@@ -1,14 +1,14 @@
 /**
  * Fetching from mirrors: connections kept open, redirects followed under guard, and the health of each server.
  *
- * Secret: undici (bodies arrive as they come from the socket, without a stream per answer), and that the address is checked by
- * the very look-up that the connection uses, so that no second answer of the DNS can lead into an inner network. A server that
- * does not answer is not asked again for some seconds: an offline proxy answers at once.
+ * Secret: who may be asked. The address is checked by the very look-up that the connection uses, so that no second answer of the
+ * DNS can lead into an inner network. A server that does not answer is not asked again for some seconds: an offline proxy answers
+ * at once.
  */
 import { lookup } from 'node:dns';
 import { isIP, type LookupFunction } from 'node:net';
-import { Agent, type Dispatcher } from 'undici';
 import { RemoteError } from '../core/errors.ts';
+import { type Connections, type Control, createConnections } from './connections.ts';
 import { hostMatches, isInnerAddress } from './guard.ts';
 import { type Authority, formatAuthority, parseTarget } from './target.ts';
 
@@ -87,6 +87,7 @@ interface Server {
 }
 
 const MAX_REDIRECTS = 5;
+const REDIRECTS: readonly number[] = [301, 302, 303, 307, 308];
 const FIRST_REST_MS = 4000;
 const LONGEST_REST_MS = 60_000;
 /** Connections to one server. */
@@ -116,12 +117,10 @@ function guarded(inner: LookupFunction): LookupFunction {
 }
 
 export function createUpstream(options: UpstreamOptions): Upstream {
-  const connect = { timeout: options.connectMs ?? 5000 };
-  const idle = options.idleMs ?? 30_000;
-  const common = { headersTimeout: idle, bodyTimeout: idle, connections: CONNECTIONS, pipelining: 1 } as const;
+  const common = { most: CONNECTIONS, connectMs: options.connectMs ?? 5000, idleMs: options.idleMs ?? 30_000 };
   const guardedLookup = guarded(options.lookup ?? (lookup as unknown as LookupFunction));
-  const open = new Agent({ ...common, connect });
-  const guardedAgent = new Agent({ ...common, connect: { ...connect, lookup: guardedLookup } });
+  const open = createConnections(common);
+  const guardedOnes = createConnections({ ...common, lookup: guardedLookup });
   const servers = new Map<string, Server>();
   const mayConnect = (host: string) => isIP(host) === 0 || !isInnerAddress(host);
 
@@ -157,8 +156,8 @@ export function createUpstream(options: UpstreamOptions): Upstream {
           url: address,
         });
       }
-      const agent = listed ? open : guardedAgent;
-      const outcome = await exchange(agent, authority, address, headers, signal, server, receiver);
+      const connections = listed ? open : guardedOnes;
+      const outcome = await exchange(connections, authority, address, headers, signal, server, receiver);
       if (typeof outcome === 'string') return outcome;
       if (hops >= MAX_REDIRECTS) throw new RemoteError('upstream-redirects', 'too many redirects', { url });
       const next = redirectTarget(address, outcome.location);
@@ -172,7 +171,7 @@ export function createUpstream(options: UpstreamOptions): Upstream {
   }
 
   function exchange(
-    agent: Dispatcher,
+    connections: Connections,
     authority: Authority,
     address: string,
     headers: Readonly<Record<string, string>>,
@@ -181,83 +180,69 @@ export function createUpstream(options: UpstreamOptions): Upstream {
     receiver: Receiver,
   ): Promise<'ended' | 'declined' | { location: string }> {
     server.requests += 1;
-    const origin = formatAuthority(authority);
     return new Promise((resolve, reject) => {
       let headSeen = false;
       let settled = false;
-      let detach = () => {};
       const finish = (body: () => void) => {
         if (settled) return;
         settled = true;
-        detach();
+        signal?.removeEventListener('abort', abort);
         body();
       };
-      agent.dispatch(
-        {
-          origin,
-          path: address.slice(address.indexOf('/', address.indexOf('//') + 2)),
-          method: 'GET',
-          headers: {
-            'user-agent': 'buildkit-proxy',
-            via: `1.1 ${options.via}`,
-            'accept-encoding': 'identity',
-            ...headers,
+      const failedWith = (error: Error) => {
+        if (causedByGuard(error)) return reject(refused(address, innerMessage(error)));
+        failed(server, error.message, !headSeen);
+        reject(
+          new RemoteError(headSeen ? 'upstream-cut' : 'upstream-unreachable', error.message || 'no answer', {
+            url: address,
+            cause: error,
+          }),
+        );
+      };
+      const abort = () => {
+        control?.abandon();
+        finish(() => reject(signal?.reason));
+      };
+      let control: Control | undefined;
+      if (signal?.aborted) return abort();
+      signal?.addEventListener('abort', abort, { once: true });
+      const path = address.slice(address.indexOf('/', address.indexOf('//') + 2));
+      const own = { 'user-agent': 'buildkit-proxy', via: `1.1 ${options.via}`, 'accept-encoding': 'identity' };
+      try {
+        control = connections.ask(
+          authority,
+          path,
+          { ...own, ...headers },
+          {
+            onHead(status, answerHeaders, { abandon, pause, resume }) {
+              headSeen = true;
+              server.row = status >= 500 ? server.row : 0;
+              if (status >= 500) failed(server, `the server answered ${status}`, false);
+              const { location } = answerHeaders;
+              if (REDIRECTS.includes(status) && typeof location === 'string') {
+                finish(() => resolve({ location }));
+                abandon();
+              } else if (!receiver.onHead({ status, headers: answerHeaders, url: address }, { pause, resume })) {
+                finish(() => resolve('declined'));
+                abandon();
+              }
+            },
+            onBody(chunk, { abandon }) {
+              server.bytes += chunk.length;
+              try {
+                receiver.onData(chunk);
+              } catch (error) {
+                finish(() => reject(error));
+                abandon();
+              }
+            },
+            onEnd: () => finish(() => resolve('ended')),
+            onError: (error) => finish(() => failedWith(error as Error)),
           },
-        },
-        {
-          onRequestStart(controller) {
-            if (!signal) return;
-            const abort = () => controller.abort(signal.reason instanceof Error ? signal.reason : new Error('stopped'));
-            if (signal.aborted) return abort();
-            signal.addEventListener('abort', abort, { once: true });
-            detach = () => signal.removeEventListener('abort', abort);
-          },
-          onResponseStart(controller, status, answerHeaders) {
-            if (status < 200) return;
-            headSeen = true;
-            server.row = status >= 500 ? server.row : 0;
-            if (status >= 500) failed(server, `the server answered ${status}`, false);
-            const location = answerHeaders.location;
-            if ([301, 302, 303, 307, 308].includes(status) && typeof location === 'string') {
-              finish(() => resolve({ location }));
-              controller.abort(new Error('redirected'));
-              return;
-            }
-            const flow = { pause: () => controller.pause(), resume: () => controller.resume() };
-            if (!receiver.onHead({ status, headers: answerHeaders, url: address }, flow)) {
-              finish(() => resolve('declined'));
-              controller.abort(new Error('not wanted'));
-            }
-          },
-          onResponseData(controller, chunk) {
-            if (settled) return;
-            server.bytes += chunk.length;
-            try {
-              receiver.onData(chunk);
-            } catch (error) {
-              finish(() => reject(error));
-              controller.abort(error as Error);
-            }
-          },
-          onResponseEnd() {
-            finish(() => resolve('ended'));
-          },
-          onResponseError(_controller, error) {
-            if (settled) return;
-            finish(() => {
-              if (signal?.aborted) return reject(signal.reason);
-              if (causedByGuard(error)) return reject(refused(address, innerMessage(error)));
-              failed(server, error.message, !headSeen);
-              reject(
-                new RemoteError(headSeen ? 'upstream-cut' : 'upstream-unreachable', error.message || 'no answer', {
-                  url: address,
-                  cause: error,
-                }),
-              );
-            });
-          },
-        },
-      );
+        );
+      } catch (error) {
+        finish(() => reject(refused(address, (error as Error).message)));
+      }
     });
   }
 
@@ -279,7 +264,8 @@ export function createUpstream(options: UpstreamOptions): Upstream {
         downForMs: Math.max(0, Math.round(server.downUntil - options.clock())),
       })),
     async close() {
-      await Promise.all([open.destroy(), guardedAgent.destroy()]);
+      open.close();
+      guardedOnes.close();
     },
   };
 }
