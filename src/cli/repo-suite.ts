@@ -45,7 +45,7 @@ export function addSettings(row: Row, cli: Cli): void {
     .option('--not-automatic', 'apt installs from it only what is asked for (NotAutomatic)')
     .option('--no-not-automatic', 'apt treats it like any other')
     .option('--but-automatic-upgrades', 'apt upgrades what came from it (ButAutomaticUpgrades)')
-    .option('--contents', 'publish Contents: which package has which file')
+    .option('--contents', 'publish Contents: which package has which file (as .gz unless --compress says other forms)')
     .option('--no-contents', 'publish no Contents')
     .option('--translations', 'long descriptions in Translation-en; Packages keeps their first lines')
     .option('--no-translations', 'long descriptions in Packages')

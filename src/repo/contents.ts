@@ -6,9 +6,11 @@
  * in; memory does not grow with what the suite holds.
  */
 import { join } from 'node:path';
-import { gunzipSync, gzipSync } from 'node:zlib';
+import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
+import { createGzip, gunzipSync, gzipSync } from 'node:zlib';
 import type { Context } from '../core/context.ts';
-import { type DebFile, listDebs } from '../deb/archive.ts';
+import { type DebFile, listDeb, listDebs } from '../deb/archive.ts';
 import {
   BATCH_CHARACTERS,
   compressBlocks,
@@ -91,13 +93,14 @@ async function bringUpToDate(work: Work): Promise<number> {
 /** A package whose file is at hand where its list of files was never made. */
 interface Listed extends ContentsMember {
   readonly filename: string;
+  readonly size: number;
 }
 
 function membersIn({ catalog, spec, change, override }: Work, from: string, to: string | undefined): Listed[] {
   const members: Listed[] = [];
   for (const item of catalog.indexRange(spec.key, from, to, change)) {
-    const { name, sha256, filename } = item;
-    members.push({ name, sha256, filename, place: placeOf(item, override?.(item)) });
+    const { name, sha256, filename, size } = item;
+    members.push({ name, sha256, filename, size, place: placeOf(item, override?.(item)) });
   }
   return members;
 }
@@ -317,10 +320,17 @@ function nameIn(place: string): string {
 }
 
 const LISTS_AT_A_TIME = 1000;
+/** Packages of this size are listed one by one. */
+const LARGE_BYTES = 4 * 1024 * 1024;
+const PIECE_CHARACTERS = 64 * 1024;
 
 /** Makes the lists that are not there yet, many at a time. */
 async function listMissing({ context, layout, catalog }: Work, items: readonly Listed[]): Promise<void> {
-  const missing = items.filter((item) => catalog.fileList(item.sha256) === undefined);
+  const unlisted = items.filter((item) => catalog.fileList(item.sha256) === undefined);
+  for (const item of unlisted.filter((one) => one.size > LARGE_BYTES)) {
+    catalog.saveFileList(item.sha256, await listLarge(context, layout, item));
+  }
+  const missing = unlisted.filter((one) => one.size <= LARGE_BYTES);
   for (let from = 0; from < missing.length; from += LISTS_AT_A_TIME) {
     const part = missing.slice(from, from + LISTS_AT_A_TIME);
     const lists: Buffer[] = [];
@@ -338,11 +348,39 @@ async function listMissing({ context, layout, catalog }: Work, items: readonly L
   }
 }
 
-/** What a package installs but folders, without the slash at the beginning. */
+/** The list of a package whose files may be more than memory should hold. */
+async function listLarge(context: Context, layout: Layout, { filename }: Listed): Promise<Uint8Array> {
+  await using lines = new SortedRuns(layout.incoming);
+  for await (const file of listDeb(context, join(layout.public, filename))) {
+    const full = isShown(file) ? lines.add(file.path.slice(1)) : undefined;
+    if (full) await full;
+  }
+  return buffer(Readable.from(joined(lines.sorted())).pipe(createGzip()));
+}
+
+function* joined(lines: Iterable<string>): Generator<Buffer> {
+  let text = '';
+  for (const line of lines) {
+    text += text === '' ? line : `\n${line}`;
+    if (text.length < PIECE_CHARACTERS) continue;
+    yield Buffer.from(`${text}\n`);
+    text = '';
+  }
+  yield Buffer.from(text);
+}
+
+/** What a package installs but folders, without the slash at the beginning, in order. */
 function renderPaths(files: readonly DebFile[]): string {
-  // a line break in a name would be another line of Contents
-  const named = files.filter((file) => file.type !== 'dir' && !file.path.includes('\n'));
-  return named.map((file) => file.path.slice(1)).join('\n');
+  return files
+    .filter(isShown)
+    .map((file) => file.path.slice(1))
+    .sort()
+    .join('\n');
+}
+
+/** A line break in a name would be another line of Contents. */
+function isShown(file: DebFile): boolean {
+  return file.type !== 'dir' && !file.path.includes('\n');
 }
 
 /** One string at a time: a list may be longer than everything else in memory. Not by a thread for each: most are small. */

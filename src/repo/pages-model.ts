@@ -33,6 +33,28 @@ export interface RelationRow {
   readonly text?: string | undefined;
 }
 
+/** What a package installs, in order; of very many only the first. */
+export interface PageFiles {
+  readonly shown: readonly string[];
+  readonly count: number;
+}
+
+const SHOWN_FILES = 5000;
+
+/** @param text a line for each file, in order */
+export function pageFiles(text: Buffer): PageFiles {
+  const shown: string[] = [];
+  let count = 0;
+  for (let from = 0; from < text.length; ) {
+    const end = text.indexOf(0x0a, from);
+    const to = end === -1 ? text.length : end;
+    if (count < SHOWN_FILES) shown.push(text.toString('utf8', from, to));
+    count += 1;
+    from = to + 1;
+  }
+  return { shown: shown.sort(), count }; // lists that an older buildkit made are not in order
+}
+
 export interface PackagePage extends ListedPackage {
   readonly description: string;
   /** The stanza of the newest version. */
@@ -41,7 +63,7 @@ export interface PackagePage extends ListedPackage {
   readonly versions: readonly PublishedPackage[];
   readonly relations: readonly RelationRow[];
   /** What the newest version installs, where a list was made for Contents; without a slash at the beginning. */
-  readonly files: readonly string[] | undefined;
+  readonly files: PageFiles | undefined;
   /** The newest entries; '' when there are none. */
   readonly changelog: string;
 }
@@ -56,7 +78,7 @@ const MAX_SYNOPSIS_CHARACTERS = 200;
  */
 export function packagePage(
   versions: readonly PublishedPackage[],
-  filesOf: (item: CatalogPackage) => readonly string[] | undefined,
+  filesOf: (item: CatalogPackage) => PageFiles | undefined,
   changelogOf: (item: CatalogPackage) => string = () => '',
 ): PackagePage {
   const sorted = newestFirst(versions);

@@ -289,17 +289,16 @@ ${rows.map(row)}</dl>
 `;
 }
 
-const SHOWN_FILES = 5000;
 /** A hostile field of a megabyte shall not make a page of one. */
 const MAX_FACT_CHARACTERS = 20_000;
 
 function renderFiles({ files }: PackagePage): Html | undefined {
-  if (files === undefined || files.length === 0) return undefined;
-  const shown = files.slice(0, SHOWN_FILES).map((path) => `/${path}`);
-  if (files.length > SHOWN_FILES) shown.push(`... and ${files.length - SHOWN_FILES} more`);
+  if (files === undefined || files.count === 0) return undefined;
+  const shown = files.shown.map((path) => `/${path}`);
+  if (files.count > shown.length) shown.push(`... and ${files.count - shown.length} more`);
   return html`<section>
 <h2>Files</h2>
-<details${files.length <= 20 ? { html: ' open' } : undefined}><summary>${counted(files.length, 'file')}</summary>
+<details${files.count <= 20 ? { html: ' open' } : undefined}><summary>${counted(files.count, 'file')}</summary>
 <pre>${shown.join('\n')}</pre>
 </details>
 </section>

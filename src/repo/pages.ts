@@ -39,7 +39,9 @@ import {
   type ListPart,
   namesInRelations,
   newestFirst,
+  type PageFiles,
   packagePage,
+  pageFiles,
 } from './pages-model.ts';
 import { sourcePage } from './pages-sources.ts';
 import { PagesState, sourceKey } from './pages-state.ts';
@@ -281,7 +283,7 @@ class SuiteUpdate {
       if (!newest || this.#state.changelog(newest.sha256) !== undefined) continue;
       // unpacking takes a process: not where the list of files is known and has none
       const prefix = `usr/share/doc/${newest.name}/changelog`;
-      const mayHave = this.#files(newest)?.some((path) => path.startsWith(prefix)) ?? true;
+      const mayHave = this.#fileList(newest)?.includes(prefix) ?? true;
       const text = mayHave ? await readChangelog(this.#repo.context, this.#repo.layout.public, newest) : '';
       texts.set(newest.sha256, text);
     }
@@ -310,9 +312,14 @@ class SuiteUpdate {
     return this.#repo.catalog.versionsAt(suite, components, name, this.#generation.change);
   }
 
-  #files(item: CatalogPackage): readonly string[] | undefined {
+  #files(item: CatalogPackage): PageFiles | undefined {
+    const list = this.#fileList(item);
+    return list && pageFiles(list);
+  }
+
+  #fileList(item: CatalogPackage): Buffer | undefined {
     const packed = this.#suite.contents ? this.#repo.catalog.fileList(item.sha256) : undefined;
-    return packed && gunzipSync(packed).toString('utf8').split('\n').filter(Boolean).sort();
+    return packed && gunzipSync(packed);
   }
 
   /** Every package, or the parts of a long list, whose pages are written. @param touched undefined: all */

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { StringDecoder } from 'node:string_decoder';
 import { explainWriteError, scratchFolder } from '../core/files.ts';
 
-const RUN_CHARACTERS = 16 * 1024 * 1024;
+const RUN_CHARACTERS = 8 * 1024 * 1024;
 const READ_BYTES = 128 * 1024;
 const WRITE_LINES = 4096;
 

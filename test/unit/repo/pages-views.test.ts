@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { PublishedPackage } from '../../../src/repo/catalog.ts';
 import { renderFeed } from '../../../src/repo/pages-feed.ts';
 import { escapeText, html, pathLink, plainText, renderDescription, safeLink } from '../../../src/repo/pages-html.ts';
-import { groupNames, namesInRelations, packagePage } from '../../../src/repo/pages-model.ts';
+import { groupNames, namesInRelations, packagePage, pageFiles } from '../../../src/repo/pages-model.ts';
 import {
   renderFrontPage,
   renderListPage,
@@ -141,7 +141,7 @@ describe('a package', () => {
     published('2.12-1', 'arm64', FIELDS),
     published('2.12-1', 'amd64', FIELDS),
   ];
-  const page = packagePage(versions, () => ['usr/bin/hello', 'usr/share/doc/hello/<copyright>']);
+  const page = packagePage(versions, () => pageFiles(Buffer.from('usr/bin/hello\nusr/share/doc/hello/<copyright>')));
 
   it('is what its newest version says', () => {
     expect(page.versions.map((one) => `${one.package.version} ${one.package.architecture}`)).toEqual([
