@@ -46,6 +46,8 @@ interface ExportFlags {
   readonly raw?: string;
   readonly qcow2?: string;
   readonly libvirt?: string;
+  readonly ami?: string;
+  readonly bucket?: string;
 }
 
 function addExport(vm: Command, cli: Cli): void {
@@ -54,17 +56,36 @@ function addExport(vm: Command, cli: Cli): void {
     .option('--raw <file>', 'the whole disk, raw')
     .option('--qcow2 <file>', 'the whole disk, without a base below it')
     .option('--libvirt <file>', "libvirt's domain XML, for virsh define")
+    .option('--ami <file>', 'a raw image that boots on EC2, and beside it the requests that make an AMI of it')
+    .option('--bucket <name>', 'of S3, for the requests of --ami')
+    .addHelpText('after', AMI_HELP)
     .action(
       cli.action(async (cx, name: string, flags: ExportFlags) => {
         const { exportDisk, exportLibvirt } = await import('../vm/disk-care.ts');
-        const { raw, qcow2, libvirt } = flags;
+        const { raw, qcow2, libvirt, ami, bucket } = flags;
         const at = (file: string) => resolve(cx.cwd, file);
-        if (!raw && !qcow2 && !libvirt) throw new UsageError('name what to write: --raw, --qcow2 or --libvirt FILE');
+        const files = [raw, qcow2, libvirt].flatMap((file) => (file === undefined ? [] : [at(file)]));
+        if (files.length === 0 && !ami) {
+          throw new UsageError('name what to write: --raw, --qcow2, --libvirt or --ami FILE');
+        }
         if (raw) await exportDisk(cx, name, 'raw', at(raw));
         if (qcow2) await exportDisk(cx, name, 'qcow2', at(qcow2));
         if (libvirt) await exportLibvirt(cx, name, at(libvirt));
-        const files = Object.values(flags).map(at);
+        if (ami) {
+          const { exportAmi } = await import('../vm/ami.ts');
+          files.push(...Object.values(await exportAmi(cx, name, at(ami), { bucket })));
+        }
         return { data: { name, files }, text: files.map((file) => `written: ${file}`).join('\n') };
       }),
     );
 }
+
+const AMI_HELP = `
+What --ami FILE makes:
+  FILE                        the disk, raw: GPT, GRUB for BIOS, root by UUID, console on ttyS0, address by DHCP on any card;
+                              no machine-id and no host keys: each instance makes its own. NVMe and ENA drivers are in
+                              Debian's kernels. Who may log in stays as it is in the machine: buildkit's own key, as root
+  FILE.import-snapshot.json   aws ec2 import-snapshot --cli-input-json file://FILE.import-snapshot.json
+  FILE.register-image.json    aws ec2 register-image --cli-input-json file://FILE.register-image.json
+In this order: aws s3 cp FILE s3://BUCKET/; import-snapshot; wait for aws ec2 describe-import-snapshot-tasks to name the
+snapshot; put its id in the place of SNAPSHOT; register-image.`;

@@ -129,7 +129,8 @@ export function exportLibvirt(context: Context, name: string, target: string): P
   });
 }
 
-async function refuseExisting(target: string): Promise<void> {
+/** @throws UserError `target-exists` */
+export async function refuseExisting(target: string): Promise<void> {
   if (!(await exists(target))) return;
   throw new UserError('target-exists', `'${target}' is there already`, { hint: 'remove it or name another file' });
 }
