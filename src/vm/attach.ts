@@ -1,13 +1,15 @@
 /**
  * The serial console of a running machine on a terminal. Its log goes on meanwhile and afterwards.
  *
- * Secret: QEMU's socket takes one visitor at a time; Ctrl-] (as in telnet(1)) ends the visit and never reaches the guest.
+ * Secret: QEMU's socket takes one visitor at a time; Ctrl-] (as in telnet(1)) ends the visit and never reaches the guest. What comes
+ * from the guest may draw on the terminal and no more.
  */
 
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import type { Context } from '../core/context.ts';
 import { UserError } from '../core/errors.ts';
+import { consoleFilter } from './console-filter.ts';
 import { machineDir, machinePid, readMachine } from './machine.ts';
 import { MACHINE_FILES } from './qemu.ts';
 import { connectUnix } from './qmp.ts';
@@ -43,7 +45,9 @@ export async function attachConsole(context: Context, name: string, screen: Scre
   };
   const stop = () => reject(context.signal.reason as Error);
   try {
-    socket.on('data', (chunk: Buffer) => void output.write(chunk));
+    const filter = consoleFilter();
+    socket.setEncoding('utf8');
+    socket.on('data', (chunk: string) => void output.write(filter(chunk)));
     socket.on('error', () => {}); // 'close' follows
     socket.once('close', () => resolve('machine-ended'));
     context.signal.addEventListener('abort', stop, { once: true });
