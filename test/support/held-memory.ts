@@ -11,6 +11,12 @@ export function heldBufferBytes(): number {
   return process.memoryUsage().arrayBuffers;
 }
 
+/** The same with what is held as strings and objects. */
+export function heldBytes(): number {
+  const buffers = heldBufferBytes();
+  return buffers + process.memoryUsage().heapUsed;
+}
+
 let collect: (() => void) | undefined;
 
 function garbageCollector(): () => void {

@@ -13,6 +13,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { run } from '../../src/core/run.ts';
 import { serveProxy } from '../../src/proxy/serve.ts';
 import { defaultSettings } from '../../src/proxy/settings.ts';
+import { heldBytes } from '../support/held-memory.ts';
 import { buildArchive, publish, randomPackage, testKey } from '../support/proxy-archive.ts';
 import { type FakeUpstream, sha256, startUpstream } from '../support/proxy-upstream.ts';
 import { type ProxyWorld, startProxy } from '../support/proxy-world.ts';
@@ -583,7 +584,7 @@ describe('bombs', () => {
     ['zst', (bytes: Buffer) => Buffer.concat(Array.from({ length: 200 }, () => zstdCompressSync(bytes)))],
     ['xz', async () => readFileSync('/dev/null')],
   ])(
-    'an index as .%s that unpacks to hundreds of megabytes takes no memory',
+    'an index as .%s that unpacks to hundreds of megabytes is not held in memory',
     async (suffix, pack) => {
       await using upstream = await startUpstream();
       let bomb = Buffer.from(await pack(blank));
@@ -610,18 +611,24 @@ describe('bombs', () => {
       upstream.put(`/archive/dists/stable/${path}`, bomb);
       await using strict = await startProxy([`${upstream.url}/archive`], { keys: [key.publicKeyArmored] });
       expect((await strict.ask('/archive/dists/stable/InRelease')).status).toBe(200);
-      const before = process.memoryUsage.rss();
+      const before = heldBytes();
       let most = before;
-      const watch = setInterval(() => {
-        most = Math.max(most, process.memoryUsage.rss());
-      }, 20);
+      // a look takes the time of a collection: the reader gets three times that in between
+      let watch: NodeJS.Timeout;
+      const look = () => {
+        const start = performance.now();
+        most = Math.max(most, heldBytes());
+        watch = setTimeout(look, 3 * (performance.now() - start));
+      };
+      watch = setTimeout(look, 50);
       try {
         expect((await strict.ask(`/archive/dists/stable/${path}`)).body.equals(bomb)).toBe(true);
         await strict.proxy.cache.suites.settled();
       } finally {
-        clearInterval(watch);
+        clearTimeout(watch);
       }
-      expect(Math.round((most - before) / 1e6)).toBeLessThan(180);
+      // of the 200 MB, pieces that are being read: a reader that keeps them is seen when it has a third
+      expect(Math.round((most - before) / 1e6)).toBeLessThan(70);
       expect((await strict.ask('/healthz')).status).toBe(200);
     },
     180_000,
@@ -673,8 +680,9 @@ describe('slow and greedy clients', () => {
     expect(headers).toMatch(/^(?:HTTP\/1\.1 4\d\d|$)/);
     expect(body).toMatch(/^(?:HTTP\/1\.1 4\d\d|$)/);
     expect(silent).toMatch(/^(?:HTTP\/1\.1 4\d\d|$)/);
-    expect(await raw(url, get('/healthz'))).toContain('"status":"ok"');
-  }, 60_000);
+    // on a busy machine half a second may pass before an honest request is read
+    await expect.poll(() => raw(url, get('/healthz')), { timeout: 60_000 }).toContain('"status":"ok"');
+  }, 120_000);
 
   it('have no more connections from one address than allowed', async () => {
     await using own = await createWorld();
@@ -690,7 +698,7 @@ describe('slow and greedy clients', () => {
     // a connection is counted when it is accepted: the five were connected before
     expect(await raw(proxy.urls[0]!, get('/healthz'))).toMatch(/^HTTP\/1\.1 503 .*too many connections/s);
     held[0]!.destroy();
-    await expect.poll(() => raw(proxy.urls[0]!, get('/healthz')), { timeout: 30_000 }).toContain('"status":"ok"');
+    await expect.poll(() => raw(proxy.urls[0]!, get('/healthz')), { timeout: 60_000 }).toContain('"status":"ok"');
     for (const socket of held) socket.destroy();
   }, 60_000);
 });

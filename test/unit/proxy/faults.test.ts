@@ -1,10 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { chmodSync, rmSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { verifyCache } from '../../../src/proxy/upkeep.ts';
 import { buildArchive, poolPath, publish, randomPackage, testKey } from '../../support/proxy-archive.ts';
 import { type FakeUpstream, sha256, startUpstream, type UpstreamFile } from '../../support/proxy-upstream.ts';
 import { type ProxyWorld, startProxy } from '../../support/proxy-world.ts';
+
+/** For what surely comes: a busy machine takes its time. */
+const PATIENTLY = { timeout: 60_000 };
+vi.setConfig({ testTimeout: 180_000 });
 
 const DATE = new Date('2026-11-01T00:00:00Z');
 
@@ -149,7 +153,9 @@ describe('cut answers', () => {
           upstream.hold(500_000);
           const leaving = new AbortController();
           const first = world.ask('/archive/pool/a.deb', { signal: leaving.signal }).catch(() => undefined);
-          await expect.poll(() => world.proxy.cache.flights.current()[0]?.received ?? 0).toBeGreaterThan(400_000);
+          await expect
+            .poll(() => world.proxy.cache.flights.current()[0]?.received ?? 0, PATIENTLY)
+            .toBeGreaterThan(400_000);
           leaving.abort();
           expect((await first)?.complete).not.toBe(true);
           await world.restart();
@@ -214,7 +220,7 @@ describe('cut answers', () => {
     await using _ = world;
     upstream.hold(1_000_000);
     const first = world.ask(path).catch(() => undefined);
-    await expect.poll(() => world.proxy.cache.flights.current()[0]?.received ?? 0).toBeGreaterThan(800_000);
+    await expect.poll(() => world.proxy.cache.flights.current()[0]?.received ?? 0, PATIENTLY).toBeGreaterThan(800_000);
     await world.restart();
     await first;
     upstream.release();
@@ -250,11 +256,13 @@ describe('upstream errors', () => {
     const upstream = await startUpstream();
     await using world = await startProxy([`${upstream.url}/archive`]);
     await upstream[Symbol.asyncDispose]();
+    const tries = () => world.proxy.cache.upstream.health()[0]!.failures;
     expect((await world.ask('/archive/pool/a.deb')).status).toBe(503);
-    const start = performance.now();
+    const before = tries();
     for (let index = 0; index < 20; index += 1)
       expect((await world.ask(`/archive/pool/${index}.deb`)).status).toBe(503);
-    expect(performance.now() - start).toBeLessThan(2000);
+    // it is tried again only after seconds
+    expect(tries() - before).toBeLessThan(10);
   });
 
   it('end a circle of redirects', async () => {

@@ -1,8 +1,12 @@
 import { randomBytes } from 'node:crypto';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { buildArchive, poolPath, publish, randomPackage, testKey } from '../../support/proxy-archive.ts';
 import { sha256, startUpstream } from '../../support/proxy-upstream.ts';
 import { startProxy } from '../../support/proxy-world.ts';
+
+/** For what surely comes: a busy machine takes its time. */
+const PATIENTLY = { timeout: 60_000 };
+vi.setConfig({ testTimeout: 180_000 });
 
 describe('one fetch for many clients', () => {
   it('answers a cold file, then from the cache without asking upstream', async () => {
@@ -32,7 +36,7 @@ describe('one fetch for many clients', () => {
     upstream.hold(1_000_000);
     const path = '/archive/pool/big.deb';
     const early = [world.ask(path), world.ask(path), world.ask(path, { headers: { range: 'bytes=2000000-' } })];
-    await expect.poll(() => world.proxy.cache.flights.current()[0]?.received ?? 0).toBeGreaterThan(900_000);
+    await expect.poll(() => world.proxy.cache.flights.current()[0]?.received ?? 0, PATIENTLY).toBeGreaterThan(900_000);
     const late = [
       world.ask(path),
       world.ask(path, { headers: { range: 'bytes=500000-599999' } }),

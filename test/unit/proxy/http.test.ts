@@ -2,12 +2,14 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { type FakeUpstream, sha256, startUpstream } from '../../support/proxy-upstream.ts';
 import { startProxy } from '../../support/proxy-world.ts';
 
-/** Sends bytes as they are and returns all that comes back until the connection ends or `ms` of silence. */
-function raw(url: string, text: string, ms = 700): Promise<string> {
+vi.setConfig({ testTimeout: 180_000 });
+
+/** Sends bytes as they are and returns all that comes back until the connection ends. */
+function raw(url: string, text: string): Promise<string> {
   const { hostname, port } = new URL(url);
   return new Promise((resolve, reject) => {
     const socket = connect({ host: hostname, port: Number(port) });
@@ -16,7 +18,7 @@ function raw(url: string, text: string, ms = 700): Promise<string> {
       socket.destroy();
       resolve(Buffer.concat(chunks).toString('latin1'));
     };
-    socket.setTimeout(ms, finish);
+    socket.setTimeout(60_000, () => reject(new Error('the connection does not end')));
     socket.on('data', (chunk) => chunks.push(chunk));
     socket.on('end', finish);
     socket.on('error', reject);
@@ -81,7 +83,8 @@ describe('HTTP as it should be', () => {
     await using world = await startProxy([`${upstream.url}/archive`]);
     const requests = Array.from(
       { length: 10 },
-      (_, index) => `GET /archive/pool/${index}.deb HTTP/1.1\r\nHost: x\r\n\r\n`,
+      (_, index) =>
+        `GET /archive/pool/${index}.deb HTTP/1.1\r\nHost: x\r\n${index === 9 ? 'Connection: close\r\n' : ''}\r\n`,
     );
     const text = await raw(world.url, requests.join(''));
     expect([...text.matchAll(/content (\d)/g)].map((match) => match[1])).toEqual([...'0123456789']);
@@ -135,7 +138,7 @@ describe('HTTP as it should be', () => {
     await world.restart({ accessLog: log });
     await world.ask('/archive/pool/%0a%0dforged.deb');
     await world.ask('/archive/pool/none.deb');
-    await expect.poll(() => readFileSync(log, 'utf8').split('\n').length).toBe(3);
+    await expect.poll(() => readFileSync(log, 'utf8').split('\n').length, { timeout: 60_000 }).toBe(3);
     const lines = readFileSync(log, 'utf8').trimEnd().split('\n');
     expect(lines[0]).toMatch(/127\.0\.0\.1 GET "\/archive\/pool\/%0a%0dforged\.deb" 400/);
     expect(lines[1]).toMatch(/"\/archive\/pool\/none\.deb" 404 ERROR/);

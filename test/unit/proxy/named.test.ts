@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { indexesThatMayName } from '../../../src/proxy/naming.ts';
 import type { NamedFile } from '../../../src/proxy/release.ts';
 import {
@@ -11,6 +11,10 @@ import {
 } from '../../support/proxy-archive.ts';
 import { type FakeUpstream, sha256, startUpstream } from '../../support/proxy-upstream.ts';
 import { startProxy } from '../../support/proxy-world.ts';
+
+/** For what surely comes: a busy machine takes its time. */
+const PATIENTLY = { timeout: 60_000 };
+vi.setConfig({ testTimeout: 180_000 });
 
 const RELEASE = '/archive/dists/stable/InRelease';
 const CHECKED = 'checked against a signed index';
@@ -168,11 +172,11 @@ describe('a fetch that began before its digest was known', () => {
     upstream.put(path, fresh.bytes);
     upstream.hold(1_000_000);
     const early = world.ask(path);
-    await expect.poll(() => world.proxy.cache.flights.current()[0]?.released ?? 0).toBeGreaterThan(500_000);
+    await expect.poll(() => world.proxy.cache.flights.current()[0]?.released ?? 0, PATIENTLY).toBeGreaterThan(500_000);
     for (const [name, bytes] of two.files) if (!name.startsWith('pool')) upstream.put(`/archive/${name}`, bytes);
     await world.ask(RELEASE);
     const late = world.ask(path);
-    await expect.poll(() => world.proxy.cache.flights.current()[0]?.readers).toBe(2);
+    await expect.poll(() => world.proxy.cache.flights.current()[0]?.readers, PATIENTLY).toBe(2);
     upstream.release();
     expect((await late).headers['x-cache']).toBe('JOIN');
     expect((await late).headers['x-cache-why']).toBe(CHECKED);
@@ -192,12 +196,12 @@ describe('a fetch that began before its digest was known', () => {
     bad.faults.push({ path: /fresh/, flip: 2_999_999, times: 1 });
     bad.hold(1_000_000);
     const early = world.ask(path);
-    await expect.poll(() => world.proxy.cache.flights.current()[0]?.released ?? 0).toBeGreaterThan(500_000);
+    await expect.poll(() => world.proxy.cache.flights.current()[0]?.released ?? 0, PATIENTLY).toBeGreaterThan(500_000);
     for (const mirror of [bad, good])
       for (const [name, bytes] of two.files) if (!name.startsWith('pool')) mirror.put(`/archive/${name}`, bytes);
     await world.ask(RELEASE);
     const late = world.ask(path, { headers: { range: 'bytes=2999000-' } });
-    await expect.poll(() => world.proxy.cache.flights.current()[0]?.readers).toBe(2);
+    await expect.poll(() => world.proxy.cache.flights.current()[0]?.readers, PATIENTLY).toBe(2);
     bad.release();
     expect((await early).complete).toBe(false);
     expect((await late).body.equals(fresh.bytes.subarray(2_999_000))).toBe(true);

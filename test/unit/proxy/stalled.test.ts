@@ -12,10 +12,15 @@ const LOOK_EACH_BYTES = 8 * PIECE.length;
 describe('clients that stall for good', () => {
   it('hold up neither the fetch nor others, and cost no memory', async () => {
     let asked = 0;
+    let goOn = () => {};
+    const allJoined = new Promise<void>((go) => {
+      goOn = go;
+    });
     const upstream = createServer(async (_request, response) => {
       asked += 1;
       response.writeHead(200, { 'content-length': String(PIECE.length * PIECES) });
       for (let piece = 0; piece < PIECES; piece += 1) {
+        if (piece === PIECES / 8) await allJoined;
         if (!response.write(PIECE)) await new Promise((go) => response.once('drain', go));
       }
       response.end();
@@ -32,12 +37,13 @@ describe('clients that stall for good', () => {
       socket.write('GET /archive/pool/large.deb HTTP/1.1\r\nHost: x\r\n\r\n');
       return socket;
     });
+    const readers = () => world.proxy.cache.flights.current()[0]?.readers ?? 0;
     try {
-      await expect.poll(() => world.proxy.cache.flights.current()[0]?.readers ?? 0, { timeout: 60_000 }).toBe(8);
+      await expect.poll(readers, { timeout: 60_000 }).toBe(8);
       const hash = createHash('sha256');
       let most = 0;
       let unseen = 0;
-      const answer = await new Promise<string>((resolve, reject) => {
+      const last = new Promise<string>((resolve, reject) => {
         const socket = connect({ host: hostname, port: Number(port) }, () =>
           socket.write('GET /archive/pool/large.deb HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'),
         );
@@ -56,6 +62,9 @@ describe('clients that stall for good', () => {
         socket.on('error', reject);
         socket.on('end', () => resolve(head ?? ''));
       });
+      await expect.poll(readers, { timeout: 60_000 }).toBe(9);
+      goOn();
+      const answer = await last;
       const expected = createHash('sha256');
       for (let piece = 0; piece < PIECES; piece += 1) expected.update(PIECE);
       expect(answer).toContain('X-Cache: JOIN');
@@ -65,6 +74,7 @@ describe('clients that stall for good', () => {
       const again = await ask(world.url, '/archive/pool/large.deb', { headers: { range: 'bytes=-8' } });
       expect(again.headers['x-cache']).toBe('HIT');
     } finally {
+      goOn();
       for (const socket of stalled) socket.destroy();
       upstream.closeAllConnections();
       upstream.close();

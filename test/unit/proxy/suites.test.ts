@@ -1,8 +1,10 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import type { GeneratedKey } from '../../../src/deb/openpgp.ts';
 import { type Archive, buildArchive, poolPath, publish, randomPackage, testKey } from '../../support/proxy-archive.ts';
 import { type FakeUpstream, sha256, startUpstream } from '../../support/proxy-upstream.ts';
 import { type Answer, type ProxyWorld, startProxy } from '../../support/proxy-world.ts';
+
+vi.setConfig({ testTimeout: 180_000 });
 
 const ROOT = '/archive/dists/stable';
 const INDEX = `${ROOT}/main/binary-amd64/Packages.gz`;
@@ -42,9 +44,10 @@ describe('never a mix of old and new', () => {
     expect(during.headers['x-cache']).toBe('STALE');
     expect(fitsTo(during, await world.ask(INDEX))).toBe(true);
     publish(upstream, two);
-    await new Promise((resolve) => setTimeout(resolve, 4100)); // a refresh that failed is not repeated at once
+    // a refresh that failed is not repeated at once
+    const now = async () => (await world.ask(`${ROOT}/InRelease`)).body.toString();
+    await expect.poll(now, { timeout: 60_000, interval: 200 }).toBe(two.inRelease);
     const after = await world.ask(`${ROOT}/InRelease`);
-    expect(after.body.toString()).toBe(two.inRelease);
     const asked = upstream.log.length;
     expect(fitsTo(after, await world.ask(INDEX))).toBe(true);
     expect(upstream.log.length).toBe(asked); // it was brought before the Release was handed out
@@ -256,10 +259,11 @@ describe('offline', () => {
     await upstream[Symbol.asyncDispose]();
     for (const offline of [false, true]) {
       await world.restart({ offline });
-      const start = performance.now();
       for (const path of paths) expect((await world.ask(path)).status).toBe(200);
       expect((await world.ask('/archive/pool/other.deb')).status).toBe(503);
-      expect(performance.now() - start).toBeLessThan(1500);
+      // without being told, it finds out by itself, and not for each of them
+      const tries = world.proxy.cache.upstream.health().reduce((sum, one) => sum + one.failures, 0);
+      expect(tries).toBeLessThan(offline ? 1 : 3);
     }
     expect(world.proxy.cache.store.missing().map((one) => one.key)).toEqual(['archive/pool/other.deb']);
   });
