@@ -71,6 +71,10 @@ export interface BuildRequest {
   readonly timeLimitMs?: number | undefined;
   /** Asks the index again, also when it was asked minutes ago. */
   readonly refresh?: boolean | undefined;
+  /** Python requirements that hold off other versions, where anything needs what they name: 'flask==3.1.3'. */
+  readonly constraints?: readonly string[] | undefined;
+  /** npm packages that were published later do not count: an ISO date. */
+  readonly before?: string | undefined;
 }
 
 export interface PlannedPackage {
@@ -151,7 +155,7 @@ export async function buildPackages(context: Context, request: BuildRequest): Pr
   const placed = await placePackages(context, made, request.outDir);
   const asked = [...jobs.filter((job) => job.why === 'asked for').map((job) => job.name), ...sources.asked];
   if (request.sbom) await writeSboms(context, built, request.outDir);
-  const lists = request.changes ? await writeLists(context, request, jobs, placed.packages, asked) : [];
+  const lists = request.changes ? await writeLists(context, request, prepared.closure, placed.packages, asked) : [];
   const rank = (one: BinaryPackage) => (asked.includes(one.name) ? 0 : 1);
   return {
     packages: [...placed.packages, ...sources.packages].toSorted((a, b) => rank(a) - rank(b)),
@@ -166,12 +170,11 @@ export async function buildPackages(context: Context, request: BuildRequest): Pr
 async function writeLists(
   context: Context,
   request: BuildRequest,
-  jobs: readonly PackageJob[],
+  closure: readonly string[],
   packages: readonly BinaryPackage[],
   asked: readonly string[],
 ): Promise<string[]> {
   const { requestSchema, writeBuildLists } = await import('./buildinfo.ts');
-  const closure = jobs.map((job) => job.source).filter((one) => one.startsWith('pypi:'));
   const recorded = { request: requestSchema.parse(request), closure: [...new Set(closure)].sort() };
   return writeBuildLists(context, packages, asked, recorded, request.outDir);
 }
@@ -224,6 +227,8 @@ interface Prepared extends AsyncDisposable {
   readonly table: readonly PlannedDependency[];
   readonly edges: readonly (readonly [from: string, to: string])[];
   readonly warnings: readonly string[];
+  /** Versions that indexes led to: 'pypi:flask==3.1.3', 'npm:yo@5.1.0'; also of what is carried inside. */
+  readonly closure: readonly string[];
 }
 
 async function prepare(context: Context, request: BuildRequest): Promise<Prepared> {
@@ -240,6 +245,7 @@ async function prepare(context: Context, request: BuildRequest): Promise<Prepare
     network: request.network,
     timeLimitMs: request.timeLimitMs,
     upstreamVersion: request.upstreamVersion,
+    before: request.before,
     maintainer: (author: string | undefined) => chooseMaintainer(context, request.maintainer, [author]),
   };
   const inputs = await readInputs(request.inputs, request.cwd);
@@ -265,8 +271,12 @@ async function prepare(context: Context, request: BuildRequest): Promise<Prepare
     ...jobs.map(({ name, version, why }): PlannedDependency => ({ name, version, decision: 'build', why })),
     ...others,
   );
+  const closure: string[] = [];
   if (inputs.python !== undefined) {
-    const python = await preparePython(context, inputs.python, options);
+    const constraints = [...inputs.python.constraints, ...(request.constraints ?? [])];
+    const python = await preparePython(context, { ...inputs.python, constraints }, options);
+    const carried = python.table.filter((one) => one.decision === 'vendor');
+    closure.push(...carried.map((one) => `pypi:${one.name}==${one.version}`));
     jobs.push(...python.jobs);
     table.push(...python.table);
     edges.push(...python.edges);
@@ -275,7 +285,8 @@ async function prepare(context: Context, request: BuildRequest): Promise<Prepare
   const sources = await readSources(context, inputs.sources, request.outDir);
   refuseSameNames([...jobs, ...planSources(sources)]);
   const owned = stack.move();
-  return { jobs, sources, table, edges, warnings, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  closure.push(...jobs.map((job) => job.source).filter((one) => /^(pypi|npm):/.test(one)));
+  return { jobs, sources, table, edges, warnings, closure, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
 function nodeOptions(policy: BuildPolicy): Pick<NodeBuildOptions, 'mode' | 'allowScripts'> {

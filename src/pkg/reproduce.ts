@@ -9,6 +9,7 @@ import { basename, dirname, join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { UserError } from '../core/errors.ts';
 import { digestFile, exists } from '../core/files.ts';
+import { readChangelogDate } from '../deb/changelog.ts';
 import { getField, type Paragraph, parseControl } from '../deb/control.ts';
 import { type SuiteFacts, suiteFacts, suiteNames } from '../deb/suites.ts';
 import { parseVersion } from '../deb/version.ts';
@@ -98,7 +99,7 @@ function listedPackages(info: Paragraph, file: string): { name: string; sha256: 
   throw new UserError('buildinfo-invalid', 'it lists no .deb file', { file });
 }
 
-/** By buildkit, from what was asked for; what the index has meanwhile is held off by the versions of then. */
+/** By buildkit, from what was asked for; what the indexes have meanwhile is held off by the versions, and the date, of then. */
 async function again(
   context: Context,
   info: Paragraph,
@@ -108,10 +109,12 @@ async function again(
 ): Promise<string[]> {
   const { SOURCE_DATE_EPOCH } = environmentOf(info);
   const fresh = { ...context, cacheDir: join(scratch, 'cache'), env: { ...context.env, SOURCE_DATE_EPOCH } };
-  const pins = closure.filter((one) => !request.inputs.includes(one));
+  const pins = closure.filter((one) => one.startsWith('pypi:')).map((one) => one.slice('pypi:'.length));
+  const date = readChangelogDate(getField(info, 'Build-Date') ?? '');
   const result = await buildPackages(fresh, {
     ...(request as Omit<BuildRequest, 'cwd' | 'outDir'>),
-    inputs: [...request.inputs, ...pins],
+    constraints: pins,
+    before: date?.toISOString(),
     suite: options.suite ?? request.suite,
     isolation: options.isolation ?? request.isolation,
     proxy: options.proxy,

@@ -11,6 +11,8 @@ export interface FakePackage {
   readonly manifest?: Readonly<Record<string, unknown>>;
   /** Path to content, below 'package/'; one that starts with '!' is taken as it stands behind it. */
   readonly files?: Readonly<Record<string, string>>;
+  /** When it was published, as an ISO date; default: nobody says. */
+  readonly published?: string;
   /** Sent in place of the tarball that the digest was made of. */
   readonly sendInstead?: Buffer;
 }
@@ -84,6 +86,7 @@ function packument(versions: readonly FakePackage[], url: string): unknown {
   return {
     name,
     'dist-tags': { latest: version },
+    time: Object.fromEntries(versions.flatMap((one) => (one.published ? [[one.version, one.published]] : []))),
     versions: Object.fromEntries(
       versions.map((one) => {
         const integrity = `sha512-${createHash('sha512').update(packTarball(one)).digest('base64')}`;

@@ -4,6 +4,8 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { digestFile } from '../../src/core/files.ts';
 import { run } from '../../src/core/run.ts';
+import { npmRegistry, packTarball } from '../support/npm-registry.ts';
+import { writeWheel } from '../support/python-wheel.ts';
 import { createWorld, type World } from '../support/world.ts';
 
 let world: World;
@@ -91,26 +93,27 @@ async function write(folder: string, files: readonly (readonly [string, string])
   }
 }
 
-async function build(
-  place: string,
-  umask: string,
-  env: Readonly<Record<string, string>>,
-): Promise<Map<string, string>> {
-  const out = join(world.path, place, 'out');
-  const words = [
-    ...['--state', join(world.path, place, 'state'), 'pkg', 'build', './thing', '--out', out, '--suite', 'bookworm'],
-    ...['--isolation', 'host', '--maintainer', 'Ada <ada@example.org>'],
-  ];
+type Env = Readonly<Record<string, string>>;
+
+/** @returns what it printed */
+async function buildkit(place: string, umask: string, env: Env, ...words: readonly string[]): Promise<string> {
   const program = join(world.context.programDir, 'bin/buildkit');
-  await run(
+  const { stdout } = await run(
     { ...world.context, env: { ...world.context.env, ...env } },
     'sh',
-    ['-c', `umask ${umask}; exec "$@"`, 'sh', program, ...words],
+    ['-c', `umask ${umask}; exec "$@"`, 'sh', program, '--state', join(world.path, place, 'state'), 'pkg', ...words],
     {
       cwd: join(world.path, place),
       env: { SOURCE_DATE_EPOCH: undefined, ...env },
     },
   );
+  return stdout;
+}
+
+async function build(place: string, umask: string, env: Env): Promise<Map<string, string>> {
+  const out = join(world.path, place, 'out');
+  const options = ['--suite', 'bookworm', '--isolation', 'host', '--maintainer', 'Ada <ada@example.org>'];
+  await buildkit(place, umask, env, 'build', './thing', '--out', out, ...options);
   const found = new Map<string, string>();
   for (const name of (await readdir(out)).filter((one) => /\.(deb|dsc|tar\.\w+)$/.test(one)).sort()) {
     found.set(name, await digestFile(join(out, name), 'sha256'));
@@ -127,4 +130,57 @@ it.each(Object.entries(KINDS))('%s gives the same bytes', async (kind, files) =>
   const two = await build(second, '077', { TZ: 'Asia/Tokyo', LANG: 'tr_TR.UTF-8', LC_ALL: 'C', HOME: world.path });
   expect(one.size).toBeGreaterThan(0);
   expect(two).toEqual(one);
+});
+
+/** With digests, as pip-compile writes them. */
+async function lockedLines(folder: string): Promise<string> {
+  const digest = (name: string) => digestFile(join(folder, `${name}-1.0-py3-none-any.whl`), 'sha256');
+  return `top==1.0 --hash=sha256:${await digest('top')}\ndep==1.0 --hash=sha256:${await digest('dep')}\n`;
+}
+
+/** Needs `dep`, which the test publishes in a newer version between the two builds. */
+const WHEEL = { name: 'top', version: '1.0', files: { 'top.py': 'import dep\n' }, metadata: ['Requires-Dist: dep'] };
+const dep = (version: string) => ({ name: 'dep', version, files: { 'dep.py': `v = "${version}"\n` } });
+const TARBALL = {
+  name: 'top',
+  version: '1.0.0',
+  manifest: { bin: 'cli.js', dependencies: { dep: '^1.0.0' } },
+  files: { 'cli.js': 'require("dep")' },
+};
+const nodeDep = (version: string, published: string) => ({
+  name: 'dep',
+  version,
+  published,
+  files: { 'index.js': version },
+});
+
+it.each([
+  ['a wheel', './top-1.0-py3-none-any.whl'],
+  ['requirements', './requirements.txt'],
+  ['a requirement', 'pypi:top'],
+  ['a tarball', './top-1.0.0.tgz'],
+  ['an npm package', 'npm:top@^1'],
+])('%s is made again from its .buildinfo, whatever the index has meanwhile', async (kind, input) => {
+  const place = `again/${kind.replaceAll(' ', '-')}`; // pip takes blanks in PIP_FIND_LINKS for ends
+  const folder = join(world.path, place);
+  await mkdir(folder, { recursive: true });
+  await writeWheel(folder, WHEEL);
+  await writeWheel(folder, dep('1.0'));
+  await writeFile(join(folder, 'requirements.txt'), await lockedLines(folder));
+  await writeFile(join(folder, 'top-1.0.0.tgz'), packTarball(TARBALL));
+  const old = { ...nodeDep('1.0.0', '2020-01-01T00:00:00.000Z') };
+  const env = { PIP_NO_INDEX: '1', PIP_FIND_LINKS: folder, SOURCE_DATE_EPOCH: '1700000000', TZ: 'UTC' };
+  {
+    await using registry = await npmRegistry([TARBALL, old]);
+    const words = ['--out', 'out', '--suite', 'bookworm', '--maintainer', 'Ada <ada@example.org>', '--changes'];
+    await buildkit(place, '022', { ...env, ...registry.env }, 'build', input, ...words);
+  }
+  await writeWheel(folder, dep('1.1'));
+  await using registry = await npmRegistry([TARBALL, old, nodeDep('1.1.0', '2999-01-01T00:00:00.000Z')]);
+  const [info] = (await readdir(join(folder, 'out'))).filter((name) => name.endsWith('.buildinfo'));
+  const elsewhere = { ...env, ...registry.env, SOURCE_DATE_EPOCH: '5', TZ: 'Asia/Tokyo', LANG: 'tr_TR.UTF-8' };
+  const said = await buildkit(place, '077', elsewhere, 'reproduce', join('out', info!));
+  expect(said.trim().split('\n').sort()).toEqual(
+    (await readdir(join(folder, 'out'))).filter((name) => name.endsWith('.deb')).map((name) => `${name}: identical`),
+  );
 });

@@ -72,6 +72,8 @@ export interface NodeBuildOptions {
   readonly proxy?: string | undefined;
   /** Asks the registry again, also when it was asked minutes ago. */
   readonly refresh?: boolean | undefined;
+  /** What was published later does not count: an ISO date. */
+  readonly before?: string | undefined;
   /** Asked once the author is known. */
   readonly maintainer: (author: string | undefined) => Promise<string>;
 }
@@ -109,6 +111,7 @@ async function prepareAnew(context: Context, input: NodeInput, options: NodeBuil
     npm: await readNpmOptions(context, project?.folder),
     cacheDir: join(context.cacheDir, 'npm'),
     target,
+    before: options.before,
   };
   // most of what npm's resolution allocates is soon of no use: let it go sooner than V8 would
   setFlagsFromString('--heap-growing-percent=20');

@@ -22,13 +22,16 @@ export interface TreeRequest {
   readonly target: NodeTarget;
   /** Development dependencies, too. */
   readonly dev?: boolean;
+  /** What was published later does not count: an ISO date. */
+  readonly before?: string | undefined;
 }
 
 /** For arborist and pacote. */
 export function clientOptions(context: RunContext, request: TreeRequest): Record<string, unknown> {
-  const { npm, target } = request;
+  const { before, npm, target } = request;
   return {
     ...npm,
+    ...(before === undefined ? {} : { before: new Date(before) }),
     path: request.folder,
     cache: request.cacheDir,
     signal: context.signal,
