@@ -18,7 +18,7 @@ export interface BuildFlags extends Partial<BaseRequest> {
 
 /** What `vm base build` takes for images of the user's own making. */
 export function addBuildOptions(build: Command): Command {
-  return build
+  return addFromStage(build)
     .option(
       '--proxy <url>',
       "apt proxy for the build alone; 'auto': find or start one; default: proxy.use of buildkit.yaml",
@@ -28,13 +28,7 @@ export function addBuildOptions(build: Command): Command {
     .option('--name <hostname>', 'for %HOSTNAME% and hooks', hostName)
     .option('--target <place>', 'write a bootable disk there instead: qcow2:FILE, raw:FILE, lv:GROUP/NAME, dev:/dev/X')
     .addOption(new Option('--swap <size>', 'swap partition of the bootable disk, for example 512M'))
-    .option('--uefi', 'EFI system partition on the bootable disk, beside BIOS')
-    .addOption(
-      new Option(
-        '--from-stage <stage>',
-        'go on with the work that a failed build of the same plan left (vm gc removes it)',
-      ).choices(['bootstrap', 'postunpack', 'overlay', 'install.sh', 'install-custom.sh', 'postconfig', 'disk']),
-    );
+    .option('--uefi', 'EFI system partition on the bootable disk, beside BIOS');
 }
 
 /** Paths made absolute; flags that belong to --target refused without it. */
@@ -89,8 +83,9 @@ interface FetchFlags {
   readonly signature?: string;
 }
 
-/** Adds `fetch` to `vm base`. */
+/** Adds `fetch` and `update` to `vm base`. */
 export function addBaseFetch(base: Command, cli: Cli): void {
+  addBaseUpdate(base, cli);
   base
     .command('fetch <source>')
     .description('make a base of an image from elsewhere: URL, file or block device; gz, xz, zst, raw or qcow2')
@@ -115,6 +110,38 @@ export function addBaseFetch(base: Command, cli: Cli): void {
         return { data: made, text: `${done}: ${made.id} (${formatBytes(made.virtualSize)}, from ${made.source})` };
       }),
     );
+}
+
+interface UpdateFlags {
+  readonly proxy?: string;
+  readonly fromStage?: BaseRequest['fromStage'];
+}
+
+/** Adds `update` to `vm base`. */
+function addBaseUpdate(base: Command, cli: Cli): void {
+  const update = base
+    .command('update <base>')
+    .description('make a base anew as its suite or source is now; machines of the old one stay with it')
+    .option('--proxy <url>', "apt proxy for the build; 'auto': find or start one; default: proxy.use of buildkit.yaml");
+  addFromStage(update).action(
+    cli.action(async (cx, id: string, flags: UpdateFlags) => {
+      const { proxy: config } = await cx.config();
+      const { useProxy } = await import('../release/proxy-use.ts');
+      const { describeUpdate, updateBase } = await import('../vm/base-update.ts');
+      const { listVms } = await import('../vm/machine.ts');
+      const usersOf = async (of: string) =>
+        (await listVms(cx)).filter((one) => one.base === of).map(({ name }) => name);
+      await using proxy = await useProxy(cx, { wanted: flags.proxy, workspaceDir: cx.workspaceDir, config });
+      const updated = await updateBase(cx, id, { usersOf, proxy: proxy?.url, fromStage: flags.fromStage });
+      return { data: updated, text: describeUpdate(updated) };
+    }),
+  );
+}
+
+function addFromStage(command: Command): Command {
+  const help = 'go on with the work that a failed build of the same plan left (vm gc removes it)';
+  const stages = ['bootstrap', 'postunpack', 'overlay', 'install.sh', 'install-custom.sh', 'postconfig', 'disk'];
+  return command.addOption(new Option('--from-stage <stage>', help).choices(stages));
 }
 
 function given(digests: Readonly<Record<keyof Digests, string | undefined>>): Digests {

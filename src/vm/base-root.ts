@@ -4,11 +4,11 @@
  * Secret: the scratch folder of a build, which is gone at its end whatever happens, its log, and what a failure says.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, readFile, rm, statfs, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { mkdir, rename, rm, statfs, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { errnoOf, ToolError, UserError } from '../core/errors.ts';
-import { exists, explainWriteError } from '../core/files.ts';
+import { exists, explainWriteError, readIfThere } from '../core/files.ts';
 import { run } from '../core/run.ts';
 import { keepBefore, keepRoot, keptDir, keptDirs, keptNames, rootPlace, takeBefore } from './base-kept.ts';
 import { chooseOwner, type Owner, removeTree } from './base-owner.ts';
@@ -39,6 +39,9 @@ export interface Workshop {
 const BUILDING = '.building-';
 /** In a scratch folder: lines with other folders that go with it. */
 const ELSEWHERE = 'elsewhere';
+/** In a scratch folder: where `ASIDE` in it belongs. */
+const RESTORE = 'restore';
+export const ASIDE = 'aside';
 const BUILD_TIMEOUT_MS = 30 * 60_000;
 /** With less than that a disk is full. */
 const NO_ROOM_BYTES = 2 ** 20;
@@ -55,13 +58,28 @@ export async function noteElsewhere(scratch: string, folder: string): Promise<vo
   await writeFile(join(scratch, ELSEWHERE), `${folder}\n`);
 }
 
+/** What lies at `SCRATCH/aside` goes back to `place` when the process dies before it has put something else there. */
+export async function noteRestore(scratch: string, place: string): Promise<void> {
+  await writeFile(join(scratch, RESTORE), place);
+}
+
+async function restore(scratch: string): Promise<void> {
+  const place = await readIfThere(join(scratch, RESTORE));
+  const aside = join(scratch, ASIDE);
+  if (place && (await exists(aside)) && !(await exists(place))) await rename(aside, place);
+}
+
+async function elsewhereOf(scratch: string): Promise<string[]> {
+  return ((await readIfThere(join(scratch, ELSEWHERE))) ?? '').split('\n').filter(Boolean);
+}
+
 /** What a killed build left behind. Only with the lock held: then nobody is building. @returns how many there were */
 export async function removeLeftovers(context: Context, basesDir: string): Promise<number> {
   const names = (await keptNames(basesDir)).filter((one) => one.startsWith(BUILDING));
   for (const name of names) {
     const scratch = join(basesDir, name);
-    const elsewhere = await readFile(join(scratch, ELSEWHERE), 'utf8').catch(() => '');
-    for (const folder of elsewhere.split('\n').filter(Boolean)) await removeTree(context, folder);
+    await restore(scratch);
+    for (const folder of await elsewhereOf(scratch)) await removeTree(context, folder);
     await removeTree(context, scratch);
   }
   return names.length;
@@ -196,7 +214,7 @@ async function inStage<T>(
   context: Context,
   basesDir: string,
   { name }: Stage,
-  { logFile }: Workshop,
+  { logFile, scratch }: Workshop,
   body: () => Promise<T>,
 ): Promise<T> {
   try {
@@ -205,8 +223,9 @@ async function inStage<T>(
     context.signal.throwIfAborted();
     const again = name === 'bootstrap' ? 'run the command again' : `go on: add --from-stage ${name} to the command`;
     const failed = `stage '${name}' of the base image failed`;
-    if (await isFull(error, basesDir)) {
-      throw new UserError('cannot-write', `${failed}: no room left on the disk of '${basesDir}'`, {
+    const full = await fullPlace(error, [basesDir, ...(await elsewhereOf(scratch)).map((folder) => dirname(folder))]);
+    if (full !== undefined) {
+      throw new UserError('cannot-write', `${failed}: no room left on the disk of '${full}'`, {
         hint: `free some room (a build takes about 3 GB while it runs), then ${again}; nothing half made was left`,
         file: logFile,
         cause: error,
@@ -221,10 +240,16 @@ async function inStage<T>(
   }
 }
 
-async function isFull(error: unknown, basesDir: string): Promise<boolean> {
-  if (errnoOf(error) === 'ENOSPC') return true;
-  if (error instanceof ToolError && /No space left on device/.test(error.stderrTail)) return true;
-  if (error instanceof UserError) return false;
-  const { bavail, bsize } = await statfs(basesDir);
-  return bavail * bsize < NO_ROOM_BYTES;
+/** The place that is to blame where there was no room; undefined: there was. */
+async function fullPlace(error: unknown, places: readonly string[]): Promise<string | undefined> {
+  const free = await Promise.all(
+    places.map(async (place) => {
+      const { bavail, bsize } = await statfs(place);
+      return { place, bytes: bavail * bsize };
+    }),
+  );
+  const { place, bytes } = free.toSorted((a, b) => a.bytes - b.bytes)[0]!;
+  const said = error instanceof ToolError && /No space left on device/.test(error.stderrTail);
+  const guessed = bytes < NO_ROOM_BYTES && !(error instanceof UserError);
+  return errnoOf(error) === 'ENOSPC' || said || guessed ? place : undefined;
 }

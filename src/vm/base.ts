@@ -10,16 +10,26 @@ import { z } from 'zod';
 import type { Context } from '../core/context.ts';
 import { type Lock, lock } from '../core/db.ts';
 import { errnoOf, UserError } from '../core/errors.ts';
-import { digestFile, exists, syncFolder, writeFileAtomic } from '../core/files.ts';
+import { digestFile, exists, readIfThere, syncFolder, writeFileAtomic } from '../core/files.ts';
 import { formatBytes } from '../core/log.ts';
 import { didYouMean } from '../core/nearest.ts';
 import { debArch } from '../deb/arch.ts';
+import { getField, parseControl } from '../deb/control.ts';
 import { debianSources } from '../deb/mirror.ts';
 import { suiteFacts } from '../deb/suites.ts';
 import { TINY_INITRD, writeImage } from './base-image.ts';
 import { removeTree } from './base-owner.ts';
 import { type KernelFlavour, planRecipe, recipeDigest } from './base-plan.ts';
-import { newScratch, type RootJob, removeKept, removeLeftovers, type Workshop, withWorkshop } from './base-root.ts';
+import {
+  ASIDE,
+  newScratch,
+  noteRestore,
+  type RootJob,
+  removeKept,
+  removeLeftovers,
+  type Workshop,
+  withWorkshop,
+} from './base-root.ts';
 import { planStages, type StageName } from './base-stages.ts';
 import { type Customization, customizationDigest, customizationParts } from './customize.ts';
 import type { BootProfile } from './guest.ts';
@@ -57,6 +67,8 @@ export interface Base {
   readonly source: string | undefined;
   /** An earlier run made it. */
   readonly reused: boolean;
+  /** Digest of the recipe; empty of an image from elsewhere. */
+  readonly recipe: string;
 }
 
 export interface BaseRequest {
@@ -87,6 +99,7 @@ export interface BaseRequest {
   readonly fromStage?: StageName | undefined;
 }
 
+const PACKAGE_LIST = 'packages.list';
 const BUILD_TIMEOUT_MS = 30 * 60_000;
 
 const recordSchema = z.object({
@@ -110,6 +123,29 @@ const recordSchema = z.object({
       from: z.string(),
       /** The user's own file or device, over which the disk is a thin layer. */
       inPlace: z.object({ path: z.string(), sha256: z.string(), size: z.number(), mtimeMs: z.number() }).optional(),
+      /** What it had to be, by digests and the publisher's keys. */
+      checks: z
+        .object({
+          digests: z.record(z.string(), z.string()),
+          imageDigests: z.record(z.string(), z.string()),
+          keyring: z.string().optional(),
+        })
+        .optional(),
+    })
+    .optional(),
+  /** Of one that was built: what was asked for. */
+  request: z
+    .object({
+      suite: z.string(),
+      architecture: z.string(),
+      size: z.string().optional(),
+      profile: z.enum(['fast', 'plain']).optional(),
+      kernelFlavour: z.enum(['cloud', 'generic']).optional(),
+      include: z.array(z.string()).optional(),
+      mirror: z.string().optional(),
+      overlay: z.string().optional(),
+      hooks: z.string().optional(),
+      name: z.string().optional(),
     })
     .optional(),
 });
@@ -185,7 +221,7 @@ export async function collectBaseGarbage(context: Context): Promise<string[]> {
   }
 }
 
-function reuse(context: Context, base: ListedBase): Base {
+function reuse(context: Context, base: Base): Base {
   context.log.detail(`base image ${base.id} of ${base.created.slice(0, 10)} is reused (${formatBytes(base.size)})`);
   return base;
 }
@@ -219,7 +255,9 @@ async function build(context: Context, job: Job): Promise<Base> {
       virtualSize: recipe.sizeBytes,
       stamp: { size, mtimeMs },
       created: context.now().toISOString(),
+      request: wishesOf(job),
     };
+    await writeFileAtomic(join(made, PACKAGE_LIST), await installedPackages(shop.root));
     await copyFile(shop.logFile, join(made, 'build.log'));
     await writeFileAtomic(join(made, 'base.json'), `${JSON.stringify(record, undefined, 2)}\n`);
     const dir = join(basesDir, id);
@@ -227,6 +265,23 @@ async function build(context: Context, job: Job): Promise<Base> {
     await syncFolder(basesDir);
     return toBase(dir, record, size, false);
   });
+}
+
+/** What is left of a request when it is done again at another time. */
+function wishesOf({ recipe, request }: Job): NonNullable<BaseRecord['request']> {
+  const { size, profile, kernelFlavour, include, mirror, overlay, hooks, name } = request;
+  const wishes = { size, profile, kernelFlavour, include, mirror, overlay, hooks, name };
+  const given = Object.fromEntries(Object.entries(wishes).filter(([, value]) => value !== undefined));
+  return { ...given, suite: recipe.suite, architecture: recipe.architecture };
+}
+
+/** `NAME VERSION` of each package of a root, sorted. */
+async function installedPackages(root: string): Promise<string> {
+  const status = parseControl(await readFile(join(root, 'var/lib/dpkg/status'), 'utf8'));
+  const lines = status
+    .filter((one) => getField(one, 'Status')?.endsWith(' installed'))
+    .map((one) => `${getField(one, 'Package')} ${getField(one, 'Version')}\n`);
+  return lines.sort().join('');
 }
 
 async function freeId(context: Context, suite: string, digest: string): Promise<string> {
@@ -243,10 +298,12 @@ export interface AdoptedBase {
   readonly architecture: string;
   readonly virtualSize: number;
   readonly inPlace: { readonly path: string; readonly sha256: string } | undefined;
+  readonly checks: NonNullable<BaseRecord['source']>['checks'];
 }
 
 /**
  * Makes a base of a disk that `body` puts at `SCRATCH/disk.qcow2`.
+ * @param replace a base of that id may be there: the new one takes its place, unless it is the same
  * @throws UserError `base-exists` when `id` is another base
  */
 export async function adoptBase(
@@ -254,13 +311,14 @@ export async function adoptBase(
   id: string,
   from: string,
   body: (scratch: string) => Promise<AdoptedBase>,
+  replace = false,
 ): Promise<Base> {
   using _lock = await lockBases(context, 'the making of a base image', BUILD_TIMEOUT_MS);
   await removeLeftovers(context, basesDirOf(context));
   const dir = join(basesDirOf(context), id);
   const there = (await listBases(context)).find((base) => base.id === id);
-  if (there?.source === from) return there;
-  if (there || (await exists(dir))) {
+  if (there?.source === from && !replace) return there;
+  if (!(there && replace) && (await exists(dir))) {
     throw new UserError(
       'base-exists',
       `there is a base '${id}' already${there?.source ? ` (from ${there.source})` : ''}`,
@@ -271,24 +329,37 @@ export async function adoptBase(
   }
   const scratch = await newScratch(basesDirOf(context), id);
   try {
-    const { inPlace, ...made } = await body(scratch);
+    const { inPlace, checks, ...made } = await body(scratch);
     const disk = join(scratch, 'disk.qcow2');
     await chmod(disk, 0o444);
     const { mtimeMs, size } = await stat(disk);
     const unknown = { recipe: '', packages: [], kernelRelease: '', rootUuid: '', tinyInitrd: false };
-    const source = { from, ...(inPlace ? { inPlace: { ...inPlace, ...(await stampOf(inPlace.path)) } } : {}) };
+    const below = inPlace ? { inPlace: { ...inPlace, ...(await stampOf(inPlace.path)) } } : {};
+    const source = { from, ...below, ...(checks ? { checks } : {}) };
     const record: BaseRecord = {
       ...{ format: 1, id, ...made, ...unknown, source, stamp: { size, mtimeMs } },
       sha256: await digestFile(disk, 'sha256'),
       created: context.now().toISOString(),
     };
+    if (there?.sha256 === record.sha256 && below.inPlace?.sha256 === (await readRecord(dir))?.source?.inPlace?.sha256) {
+      return there;
+    }
     await writeFileAtomic(join(scratch, 'base.json'), `${JSON.stringify(record, undefined, 2)}\n`);
+    if (there) await putAside(context, dir);
     await rename(scratch, dir);
     await syncFolder(basesDirOf(context));
     return toBase(dir, record, size, false);
   } finally {
     await removeTree(context, scratch);
+    await removeLeftovers(context, basesDirOf(context));
   }
+}
+
+/** Takes a base out of the list; a killed process leaves the old one in its place, or the new one. */
+async function putAside(context: Context, dir: string): Promise<void> {
+  const aside = await newScratch(basesDirOf(context), 'replaced');
+  await noteRestore(aside, dir);
+  await rename(dir, join(aside, ASIDE));
 }
 
 async function stampOf(path: string): Promise<{ size: number; mtimeMs: number }> {
@@ -296,13 +367,25 @@ async function stampOf(path: string): Promise<{ size: number; mtimeMs: number }>
   return { size, mtimeMs };
 }
 
-interface ListedBase extends Base {
-  /** Digest of the recipe. */
-  readonly recipe: string;
+/** How a base came about, so that it can be made again as its source is now; undefined: it was not noted. */
+export type BaseOrigin =
+  | { readonly kind: 'built'; readonly request: BaseRequest }
+  | { readonly kind: 'fetched'; readonly from: string; readonly checks: AdoptedBase['checks'] };
+
+export async function originOf(base: Base): Promise<BaseOrigin | undefined> {
+  const record = await readRecord(base.dir);
+  if (record?.source) return { kind: 'fetched', from: record.source.from, checks: record.source.checks };
+  return record?.request ? { kind: 'built', request: record.request } : undefined;
+}
+
+/** Version of each package in a base that was built; empty where it was not noted. */
+export async function packagesOf(base: Base): Promise<ReadonlyMap<string, string>> {
+  const lines = ((await readIfThere(join(base.dir, PACKAGE_LIST))) ?? '').split('\n').filter(Boolean);
+  return new Map(lines.map((line) => line.split(' ', 2) as [string, string]));
 }
 
 /** All finished bases, oldest first. */
-export async function listBases(context: Context): Promise<ListedBase[]> {
+export async function listBases(context: Context): Promise<Base[]> {
   let names: string[];
   try {
     names = await readdir(basesDirOf(context));
@@ -310,7 +393,7 @@ export async function listBases(context: Context): Promise<ListedBase[]> {
     if (errnoOf(error) === 'ENOENT') return [];
     throw error;
   }
-  const bases: ListedBase[] = [];
+  const bases: Base[] = [];
   for (const name of names.filter((one) => !one.startsWith('.'))) {
     const dir = join(basesDirOf(context), name);
     const record = await readRecord(dir);
@@ -338,7 +421,7 @@ async function readRecord(dir: string): Promise<BaseRecord | undefined> {
   }
 }
 
-function toBase(dir: string, record: BaseRecord, size: number, reused: boolean): ListedBase {
+function toBase(dir: string, record: BaseRecord, size: number, reused: boolean): Base {
   const { id, suite, architecture, sha256, kernelRelease, rootUuid, virtualSize, created, recipe } = record;
   return {
     ...{ id, suite, architecture, sha256, kernelRelease, rootUuid, virtualSize, created, recipe, dir, size, reused },
@@ -423,7 +506,7 @@ export async function removeBase(context: Context, id: string, users: readonly s
   }
   using _lock = await lockBases(context, 'the base images', 0);
   const aside = await newScratch(basesDirOf(context), 'removed');
-  await rename(base.dir, join(aside, 'base'));
+  await rename(base.dir, join(aside, ASIDE));
   await rm(aside, { recursive: true, force: true });
   return base;
 }

@@ -10,7 +10,7 @@ import type { Context } from '../core/context.ts';
 import { UserError } from '../core/errors.ts';
 import { run } from '../core/run.ts';
 import { debArch } from '../deb/arch.ts';
-import { adoptBase, type Base } from './base.ts';
+import { type AdoptedBase, adoptBase, type Base } from './base.ts';
 import { type FetchedImage, type FetchRequest, fetchImage } from './fetch.ts';
 
 export interface FetchBaseRequest extends Omit<FetchRequest, 'target'> {
@@ -20,6 +20,8 @@ export interface FetchBaseRequest extends Omit<FetchRequest, 'target'> {
   readonly suite?: string | undefined;
   /** Debian's name; default: this machine's. */
   readonly architecture?: string | undefined;
+  /** A base of that name may be there already: the image as it is now takes its place. */
+  readonly replace?: boolean | undefined;
 }
 
 /**
@@ -35,7 +37,7 @@ export function fetchBase(context: Context, request: FetchBaseRequest): Promise<
   }
   const isUrl = /^[a-z]+:\/\//i.test(request.source);
   const from = isUrl ? request.source : resolve(request.cwd, request.source);
-  return adoptBase(context, id, from, async (scratch) => {
+  const make = async (scratch: string) => {
     const image = await context.log.step(`Fetch ${request.source}`, () =>
       fetchImage(context, { ...request, target: join(scratch, 'image') }),
     );
@@ -45,8 +47,14 @@ export function fetchBase(context: Context, request: FetchBaseRequest): Promise<
       architecture: request.architecture ?? debArch(machine()),
       virtualSize: image.virtualSize,
       inPlace: image.inPlace ? { path: image.path, sha256: image.sha256 } : undefined,
+      checks: checksOf(request),
     };
-  });
+  };
+  return adoptBase(context, id, from, make, request.replace);
+}
+
+function checksOf({ digests, imageDigests, keyring, cwd }: FetchBaseRequest): AdoptedBase['checks'] {
+  return { digests, imageDigests, ...(keyring === undefined ? {} : { keyring: resolve(cwd, keyring) }) } as never;
 }
 
 /** `https://.../debian-12-genericcloud-amd64.qcow2` is `debian-12-genericcloud-amd64`. */

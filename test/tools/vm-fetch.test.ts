@@ -1,13 +1,16 @@
 /** Images from a server that cuts, changes and lies, from files and from a device; seeds read by isoinfo, bsdtar and xorriso. */
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { basename, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Listening, listen } from '../../src/core/http.ts';
 import { run } from '../../src/core/run.ts';
 import { detachSign, generateKey } from '../../src/deb/openpgp.ts';
+import { collectBaseGarbage, listBases, verifyBase } from '../../src/vm/base.ts';
+import { updateBase } from '../../src/vm/base-update.ts';
 import { type FetchRequest, fetchImage } from '../../src/vm/fetch.ts';
+import { type FetchBaseRequest, fetchBase } from '../../src/vm/fetch-base.ts';
 import { seedImage } from '../../src/vm/seed.ts';
 import { createWorld, type World } from '../support/world.ts';
 
@@ -163,7 +166,7 @@ describe('fetchImage', () => {
     web.etag = '"2"';
     const interrupted = fetchImage({ ...world.context, signal: dying.signal }, request(`${web.url}/disk.raw`));
     interrupted.catch(() => {});
-    await expect.poll(() => web.log.length, { timeout: 5000 }).toBeGreaterThan(10);
+    await expect.poll(() => web.log.length, { timeout: 60_000 }).toBeGreaterThan(10);
     await web[Symbol.asyncDispose]();
     dying.abort(new Error('stopped'));
     await expect(interrupted).rejects.toThrow('stopped');
@@ -265,6 +268,71 @@ describe('signatures', () => {
     expect((await from(join(published, 'other.raw'))).inPlace).toBe(true);
     await writeFile(join(published, 'other.raw'), image.fill(7, 100, 200));
     await expect(from(`${web.url}/other.raw`)).rejects.toMatchObject({ code: 'digest-mismatch' });
+  });
+});
+
+describe('an update of a fetched base', () => {
+  const nobody = { usersOf: async () => [] };
+  const change = async (byte: number) => writeFile(join(published, 'disk.raw'), image.fill(byte, 0, 512));
+  const fetched = (source: string, more: Partial<FetchBaseRequest> = {}) =>
+    fetchBase(world.context, { source, cwd: world.path, digests: {}, imageDigests: {}, name: 'cloud', ...more });
+  const below = () => readdir(join(world.context.stateDir, 'vm/bases'));
+
+  it('takes the image as it is now, whole, under its name, and only when no machine lies over it', async () => {
+    await using web = await serve();
+    const first = await fetched(`${web.url}/disk.raw`, { suite: 'bookworm' });
+    expect(await updateBase(world.context, 'cloud', nobody)).toMatchObject({ unchanged: true, base: { id: 'cloud' } });
+    web.etag = '"2"';
+    await change(5);
+    const refused = updateBase(world.context, 'cloud', { usersOf: async () => ['web'] });
+    await expect(refused).rejects.toMatchObject({ code: 'base-in-use', hint: expect.stringContaining('--name') });
+    expect(await verifyBase(world.context, 'cloud', first.sha256)).toMatchObject({ sha256: first.sha256 });
+    const updated = await updateBase(world.context, 'bookworm', nobody);
+    expect(updated).toMatchObject({ unchanged: false, former: 'cloud', base: { id: 'cloud', suite: 'bookworm' } });
+    expect(updated.base.sha256).not.toBe(first.sha256);
+    expect((await listBases(world.context)).map(({ sha256 }) => sha256)).toEqual([updated.base.sha256]);
+    // an overlay of the old one never meets the new one
+    await expect(verifyBase(world.context, 'cloud', first.sha256)).rejects.toMatchObject({ code: 'base-changed' });
+    expect(await below()).toEqual(['.lock', 'cloud']);
+  });
+
+  it('keeps the old one when the source is gone or a process dies between the two', async () => {
+    const web = await serve();
+    const first = await fetched(`${web.url}/disk.raw`);
+    await writeFile(join(published, 'disk.raw'), '<html>');
+    await expect(updateBase(world.context, 'cloud', nobody)).rejects.toMatchObject({ code: 'image-kind' });
+    await web[Symbol.asyncDispose]();
+    expect(await listBases(world.context)).toMatchObject([{ id: 'cloud', sha256: first.sha256 }]);
+    const dead = join(world.context.stateDir, 'vm/bases/.building-replaced-1');
+    await mkdir(dead);
+    await writeFile(join(dead, 'restore'), first.dir);
+    await rename(first.dir, join(dead, 'aside'));
+    expect(await collectBaseGarbage(world.context)).toEqual(['a half-made base image']);
+    expect(await listBases(world.context)).toMatchObject([{ id: 'cloud', sha256: first.sha256 }]);
+    expect(await below()).toEqual(['.lock', 'cloud']);
+  });
+
+  it('notices a change of a file that is used in place', async () => {
+    await fetched('www/disk.raw');
+    expect(await updateBase(world.context, 'cloud', nobody)).toMatchObject({ unchanged: true });
+    await change(9);
+    const updated = await updateBase(world.context, 'cloud', nobody);
+    expect(updated.unchanged).toBe(false);
+    await verifyBase(world.context, 'cloud', updated.base.sha256);
+  });
+
+  it('cannot be of what is pinned to a digest, nor of what nobody noted the making of', async () => {
+    await using web = await serve();
+    await fetched(`${web.url}/disk.raw`, { imageDigests: { sha256: sha256(image) } });
+    await expect(updateBase(world.context, 'cloud', nobody)).rejects.toMatchObject({
+      code: 'base-pinned',
+      message: expect.stringContaining('fetched with its sha256'),
+    });
+    const file = join(world.context.stateDir, 'vm/bases/cloud/base.json');
+    const { source: _gone, ...record } = JSON.parse(await readFile(file, 'utf8'));
+    await writeFile(file, JSON.stringify({ ...record, suite: 'trixie' }));
+    await expect(updateBase(world.context, 'trixie', nobody)).rejects.toMatchObject({ code: 'base-no-recipe' });
+    await expect(updateBase(world.context, 'none', nobody)).rejects.toMatchObject({ code: 'base-unknown' });
   });
 });
 
