@@ -212,7 +212,10 @@ function showStatus(network: NetworkStatus): string {
   const way = network.isolated ? 'isolated' : `out through ${network.uplink ?? 'nothing'}`;
   const services = [network.dhcp ? 'DHCP' : '', network.dns ? 'DNS' : ''].filter((one) => one !== '').join(', ');
   return table([
-    ['network', `${network.name}: ${network.up ? 'up' : 'needs mending: buildkit vm net up'}`],
+    [
+      'network',
+      `${network.name}: ${network.up ? 'up' : network.missing.length > 0 ? `needs mending: buildkit vm net up ${network.name}` : 'elsewhere'}`,
+    ],
     ['bridge', `${network.bridge} ${network.address}, ${way}${services === '' ? '' : `, ${services}`}`],
     ...network.taps.map((tap) => ['tap', `${tap.name}${tap.vm === undefined ? '' : ` (machine '${tap.vm}')`}`]),
     ...network.leases.map((lease) => ['lease', `${lease.address} ${lease.mac} ${lease.name}`]),

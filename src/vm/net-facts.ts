@@ -83,6 +83,23 @@ export async function readWorld(): Promise<World> {
   return { bootId: bootId.trim(), netns: await readlink('/proc/self/ns/net') };
 }
 
+/**
+ * Tells whether a network namespace is still there: a process is in it, or it is mounted as by `ip netns` (namespaces(7)). One of
+ * which nothing can be known counts as there.
+ */
+export async function netnsIsThere(netns: string): Promise<boolean> {
+  if ((await readFile('/proc/self/mountinfo', 'utf8')).includes(` ${netns} `)) return true;
+  // init may be closed to root as well, in containers; it is where all others are
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name) && name !== '1')) {
+    try {
+      if ((await readlink(`/proc/${pid}/ns/net`)) === netns) return true;
+    } catch (error) {
+      if (!['ENOENT', 'ESRCH'].includes(errnoOf(error) ?? '')) return true;
+    }
+  }
+  return false;
+}
+
 /** @param places those of the network in question, for its dnsmasq */
 export async function readFacts(context: RunContext, places: DnsmasqPlaces): Promise<NetFacts> {
   const mayAdmin = mayAdminNetworks(await readFile('/proc/self/status', 'utf8'));

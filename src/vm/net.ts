@@ -7,7 +7,7 @@ import { randomBytes } from 'node:crypto';
 import type { Context } from '../core/context.ts';
 import { ProblemsError, UserError } from '../core/errors.ts';
 import { applyAll } from './net-apply.ts';
-import { readFacts, readWorld, type World } from './net-facts.ts';
+import { netnsIsThere, readFacts, readWorld, type World } from './net-facts.ts';
 import {
   holdsEntry,
   type NetEntry,
@@ -218,8 +218,12 @@ async function stepDown(context: Context, name: string, vm: string): Promise<voi
 export async function networkStatus(context: Context): Promise<NetworkStatus[]> {
   const found: NetworkStatus[] = [];
   for (const name of await recordedNames(context)) {
-    const { state, facts, others, places } = await recall(context, name);
+    const { state, facts, others, places } = await recallAnywhere(context, name);
     if (!state) continue;
+    if (state.world.netns !== (await readWorld()).netns) {
+      found.push(statusElsewhere(state));
+      continue;
+    }
     const plan = planNet({ spec: state.spec, facts, record: state, others, places, freshMac: '' });
     const { spec } = state;
     found.push({
@@ -242,6 +246,13 @@ export async function networkStatus(context: Context): Promise<NetworkStatus[]> 
     });
   }
   return found;
+}
+
+function statusElsewhere({ spec, seats }: NetState): NetworkStatus {
+  const { name, bridge, address, uplink, isolated, dhcp, dns } = spec;
+  const taps = spec.taps.map((tap) => ({ name: tap, there: false, vm: seats.find((seat) => seat.tap === tap)?.vm }));
+  const notes = ['it was brought up in another network namespace: only there one can see what is up'];
+  return { ...{ name, up: false, bridge, address, uplink, isolated, dhcp, dns, taps }, leases: [], missing: [], notes };
 }
 
 /**
@@ -357,19 +368,28 @@ interface Recalled {
 }
 
 async function recall(context: Context, name: string): Promise<Recalled> {
-  const places = placesOf(context, name);
-  const world = await readWorld();
-  const facts = await readFacts(context, places);
-  const state = await readState(context, name);
-  if (state && state.world.bootId !== world.bootId) {
-    return { state: undefined, facts, others: [], places }; // a reboot took everything away
-  }
-  if (state && state.world.netns !== world.netns) {
+  const recalled = await recallAnywhere(context, name);
+  if (recalled.state && recalled.state.world.netns !== (await readWorld()).netns) {
     throw new UserError('net-elsewhere', `network '${name}' was brought up in another network namespace`, {
       hint: 'run this in that namespace, or use another --state folder',
     });
   }
+  return recalled;
+}
+
+/** The network may be one of another network namespace: then the facts are not about it. */
+async function recallAnywhere(context: Context, name: string): Promise<Recalled> {
+  const places = placesOf(context, name);
+  const world = await readWorld();
+  const facts = await readFacts(context, places);
+  const state = await readState(context, name);
+  if (state && (await isOver(state.world, world))) return { state: undefined, facts, others: [], places };
   return { state, facts, others: await otherRecords(context, name, world), places };
+}
+
+/** A reboot, or the end of its network namespace, took everything away. */
+async function isOver(then: World, now: World): Promise<boolean> {
+  return then.bootId !== now.bootId || (then.netns !== now.netns && !(await netnsIsThere(then.netns)));
 }
 
 async function examine(

@@ -150,6 +150,13 @@ describe('machines on a network', () => {
     await net(['up']);
     const elsewhere = await world.run(BUILDKIT, ['--state', state, 'vm', 'net', 'down'], { okExitCodes: [1] });
     expect(elsewhere.stderr).toContain('in another network namespace');
+    const seen = await world.run(BUILDKIT, ['--state', state, 'vm', 'net', 'status']);
+    expect(seen.stdout).toContain('it was brought up in another network namespace');
+    {
+      await using gone = await makeNamespace('gone');
+      await gone.run(BUILDKIT, ['--state', state, 'vm', 'net', 'up', 'gone', '--bridge', 'br7', '--isolated']);
+    }
+    expect((await net(['down', 'gone'])).stdout).toBe("network 'gone' is not up\n");
     await net(['down']);
     await net(['up']);
     const record = JSON.parse(await readFile(file, 'utf8'));
