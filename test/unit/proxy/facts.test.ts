@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
@@ -13,6 +13,7 @@ async function read(indexPath: string, content: Buffer, folder = '') {
   writeFileSync(object.path, content);
   return {
     facts,
+    dir: join(world.path, 'facts'),
     index: object.sha256,
     count: (most?: number) => harvest(world.context, facts, object, indexPath, folder, most),
     async [Symbol.asyncDispose]() {
@@ -72,6 +73,37 @@ describe('what indexes say of files', () => {
     expect(line.facts.has(line.index)).toBe(false);
     await using cut = await read('Packages.gz', gzipSync('Package: x\n').subarray(0, 15));
     await expect(cut.count()).rejects.toMatchObject({ code: 'deb-broken' });
+  });
+
+  it('is found wherever it lies, however many there are', async () => {
+    for (const count of [1, 255, 256, 257, 5000]) {
+      const names = Array.from({ length: count }, (_, index) => `pool/${count}/p${index}.deb`);
+      const text = names.map((name, index) => `Filename: ${name}\nSize: ${index}\nSHA256: ${sha256(name)}\n`);
+      await using index = await read('Packages', Buffer.from(text.join('\n')));
+      expect(await index.count()).toBe(count);
+      const found = names.filter((name, size) => {
+        const file = index.facts.find(index.index, name);
+        return file?.sha256 === sha256(name) && file.size === size;
+      });
+      expect(found).toEqual(names);
+      expect(names.filter((name) => index.facts.find(index.index, `${name}x`))).toEqual([]);
+    }
+  });
+
+  it('is not believed when a power cut left a part of it', async () => {
+    await using index = await read('Packages', Buffer.from(`Filename: a\nSize: 1\nSHA256: ${A}\n`));
+    await index.count();
+    const file = join(index.dir, index.index);
+    writeFileSync(file, readFileSync(file).subarray(0, -1));
+    const again = openFacts(index.dir);
+    expect([again.has(index.index), again.find(index.index, 'a')]).toEqual([false, undefined]);
+  });
+
+  it('ends at a source package of more files than there are', async () => {
+    const line = ` ${A} 1 x\n`;
+    const text = `Directory: pool\nChecksums-Sha256:\n${line.repeat(60_000)}`;
+    await using index = await read('main/source/Sources', Buffer.from(text));
+    await expect(index.count()).rejects.toMatchObject({ code: 'index-hostile' });
   });
 
   it('ends at an index that unpacks to too much, long before it is all there', async () => {
