@@ -5,7 +5,7 @@
  * computed, the EFI partition is made by mtools; the finished image then goes to its place in one step.
  */
 import { randomUUID } from 'node:crypto';
-import { open, readdir, readFile, readlink, rename, truncate, writeFile } from 'node:fs/promises';
+import { open, readdir, readFile, readlink, rename, stat, truncate, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { errnoOf, UserError } from '../core/errors.ts';
@@ -73,6 +73,9 @@ export interface DiskPlan {
   readonly layout: DiskLayout;
 }
 
+const MIB = 1024 ** 2;
+/** Of a GPT, at the end of a disk: 32 sectors of entries and the header. */
+const BACKUP_TABLE = 33 * SECTOR;
 const DEFAULT_BYTES = 8 * 1024 ** 3;
 const CONSOLES = ['console=tty0', 'console=ttyS0,115200'];
 const GRUB_DIR = '/usr/lib/grub';
@@ -361,7 +364,34 @@ async function deliver(
     await rename(finished, path);
     return;
   }
-  const device = pathOf(target);
+  await deliverToDevice(context, raw, pathOf(target));
+}
+
+/** The table goes last: a device that was written in part looks blank, and the next build may take it. */
+async function deliverToDevice(context: Context, raw: string, device: string): Promise<void> {
+  const { size } = await stat(raw);
+  const ends = [await takeOut(raw, 0, MIB), await takeOut(raw, size - BACKUP_TABLE, BACKUP_TABLE)];
   await run(context, 'qemu-img', ['convert', '-n', '-f', 'raw', '-O', 'raw', raw, device], { timeoutMs: 3_600_000 });
   await run(context, 'blockdev', ['--flushbufs', device]);
+  const file = await open(device, 'r+');
+  try {
+    for (const { offset, bytes } of ends.toReversed()) await file.write(bytes, 0, bytes.length, offset);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await run(context, 'blockdev', ['--flushbufs', device]);
+}
+
+/** Reads a part of a file and leaves zeros there. */
+async function takeOut(path: string, offset: number, length: number): Promise<Placed> {
+  const file = await open(path, 'r+');
+  try {
+    const bytes = Buffer.alloc(length);
+    await file.read(bytes, 0, length, offset);
+    await file.write(Buffer.alloc(length), 0, length, offset);
+    return { offset, bytes };
+  } finally {
+    await file.close();
+  }
 }

@@ -133,6 +133,20 @@ describe('a device', () => {
     await write(target, { sizeBytes: undefined, force: true });
   });
 
+  it('is blank again when the writing ends too early, and the next disk is written to it', async () => {
+    await using at = await loop(join(folder, 'half.img'), 300 * MIB);
+    const target = `dev:${at.device}`;
+    const programs = join(folder, 'early');
+    await mkdir(programs);
+    const real = (await run({}, 'sh', ['-c', 'command -v qemu-img'])).stdout.trim();
+    await writeFile(join(programs, 'qemu-img'), `#!/bin/sh\n${real} "$@"\nexit 1\n`, { mode: 0o755 });
+    const context = { ...world.context, env: { ...world.context.env, PATH: `${programs}:${process.env.PATH}` } };
+    const request = { root: tree, target: parseTarget(target), swapBytes: 32 * MIB, uefi: true, force: false };
+    await expect(writeDisk(context, request)).rejects.toMatchObject({ code: 'tool-failed' });
+    expect(await write(target, { sizeBytes: undefined })).toMatchObject({ reused: true });
+    expect((await run({}, 'sgdisk', ['--verify', at.device])).stdout).toContain('No problems found');
+  });
+
   it('is never touched while it is mounted, even by force', async () => {
     await using at = await loop(join(folder, 'used.img'), 300 * MIB);
     await run({}, 'mke2fs', ['-q', '-t', 'ext4', at.device]);
