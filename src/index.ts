@@ -16,4 +16,17 @@ export { KeyStore } from './repo/keys.ts';
 export { Repo } from './repo/repo.ts';
 export { serveRepo } from './repo/serve.ts';
 export { buildBase } from './vm/base.ts';
+export { createVm, listVms, type MachineOptions, type MachineStatus } from './vm/machine.ts';
 export { testPackages } from './vm/test.ts';
+export {
+  bootVm,
+  collectGarbage,
+  destroyVm,
+  openVm,
+  type StartOptions,
+  type StopMeans,
+  startVm,
+  stopVm,
+  type Vm,
+  type VmSpec,
+} from './vm/vm.ts';

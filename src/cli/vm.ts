@@ -173,8 +173,8 @@ async function baseWith(cx: CommandContext, add: readonly string[], flags: Creat
   const { buildBase } = await import('../vm/base.ts');
   await using proxy = await useProxy(cx, { wanted: flags.proxy, workspaceDir: cx.workspaceDir, config });
   const include = [...vm.base.include, ...add];
-  const { kernel } = flags;
-  return (await buildBase(cx, { suite, ...vm.base, include, kernel, proxy: proxy?.url })).id;
+  const { kernel: kernelFlavour } = flags;
+  return (await buildBase(cx, { suite, ...vm.base, include, kernelFlavour, proxy: proxy?.url })).id;
 }
 
 interface StartFlags extends BridgeFlags {
@@ -292,11 +292,11 @@ function stopText(name: string, means: StopMeans): string {
 
 function addLists(vm: Command, cli: Cli): void {
   vm.command('list')
-    .description('machines and what is true of them now: running, stopped, dead')
+    .description('machines and what is true of them now: running, stopped, dead, paused (no room for their disk, say)')
     .action(
       cli.action(async (cx) => {
         const { listVms } = await import('../vm/machine.ts');
-        const found = await listVms(cx);
+        const found = await Promise.all((await listVms(cx)).map(withStandstill));
         return { data: found, text: table(found.map(listRow)) };
       }),
     );
@@ -305,7 +305,7 @@ function addLists(vm: Command, cli: Cli): void {
     .action(
       cli.action(async (cx, name: string) => {
         const { machineStatus, readMachine } = await import('../vm/machine.ts');
-        const status = await machineStatus(cx, await readMachine(cx, name));
+        const status = await withStandstill(await machineStatus(cx, await readMachine(cx, name)));
         const lines = Object.entries(status).filter(([, value]) => value !== undefined);
         return {
           data: status,
@@ -316,9 +316,18 @@ function addLists(vm: Command, cli: Cli): void {
     );
 }
 
-function listRow(one: MachineStatus): string[] {
+/** Says of a running machine why its guest does not run, where that is so. */
+async function withStandstill(one: MachineStatus): Promise<MachineStatus & { readonly paused?: string }> {
+  if (one.state !== 'running') return one;
+  const { findStandstill } = await import('../vm/standstill.ts');
+  const paused = await findStandstill(one.dir);
+  return paused === undefined ? one : { ...one, paused };
+}
+
+function listRow(one: MachineStatus & { readonly paused?: string }): string[] {
   const where = one.sshPort === undefined ? '' : `ssh ${one.sshHost}:${one.sshPort}, ${one.accel}, process ${one.pid}`;
-  return [one.name, one.state, one.base, `${one.memoryMiB}M ${one.cpus} CPU`, one.throwAway ? 'throw-away' : '', where];
+  const state = one.paused === undefined ? one.state : `paused: ${one.paused}`;
+  return [one.name, state, one.base, `${one.memoryMiB}M ${one.cpus} CPU`, one.throwAway ? 'throw-away' : '', where];
 }
 
 function addInside(vm: Command, cli: Cli): void {

@@ -14,7 +14,7 @@ import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
 import type { Context } from '../core/context.ts';
 import { type Lock, lock } from '../core/db.ts';
-import { errnoOf, ToolError } from '../core/errors.ts';
+import { errnoOf, ToolError, UserError } from '../core/errors.ts';
 import { exists, scratchFolder, syncFolder, writeFileAtomic } from '../core/files.ts';
 import { run, shellQuote } from '../core/run.ts';
 import type { AccelChoice } from './accel.ts';
@@ -102,18 +102,23 @@ export async function freeze(context: Context, shape: Shape): Promise<Frozen> {
   const key = await keyOf(context, shape);
   const found = await findFrozen(context, key);
   if (found) return found;
-  using _lock = await lockInstant(context);
-  for (const name of await readdir(instantDir(context))) {
-    if (name.startsWith(FREEZING)) await rm(join(instantDir(context), name), { recursive: true, force: true });
-  }
+  using _lock = await lockInstant(context, 15 * 60_000);
+  await removeHalfFrozen(context);
   const meanwhile = await findFrozen(context, key);
   if (meanwhile) return meanwhile;
   return context.log.step('Boot a machine and freeze it for instant clones', () => bootAndFreeze(context, shape, key));
 }
 
-async function lockInstant(context: Context): Promise<Lock> {
+async function lockInstant(context: Context, waitMs: number): Promise<Lock> {
   const path = join(instantDir(context), '.lock');
-  return lock(path, { what: 'the frozen machines', waitMs: 15 * 60_000, signal: context.signal });
+  return lock(path, { what: 'the frozen machines', waitMs, signal: context.signal });
+}
+
+/** What a killed freezing left; its QEMU went with the process. Only while the lock is held. */
+async function removeHalfFrozen(context: Context): Promise<string[]> {
+  const found = (await readdir(instantDir(context))).filter((name) => name.startsWith(FREEZING));
+  for (const name of found) await rm(join(instantDir(context), name), { recursive: true, force: true });
+  return found.map(() => 'a half-frozen machine');
 }
 
 async function bootAndFreeze(context: Context, shape: Shape, key: string): Promise<Frozen> {
@@ -306,9 +311,9 @@ function slotOf({ base, choice, memoryMiB, cpus, kernelParameters }: Shape): str
 
 /**
  * Removes frozen machines that no machine's disk lies over and that can never be resumed again: their base has gone, or a newer
- * one has taken their place.
+ * one has taken their place; and what a killed freezing left. Does nothing while another process freezes one.
  * @param users keys that machines need
- * @returns the keys of those removed
+ * @returns what was removed
  */
 export async function dropStaleFrozen(
   context: Context,
@@ -320,15 +325,19 @@ export async function dropStaleFrozen(
     throw error;
   });
   if (names.length === 0) return [];
-  using _lock = await lockInstant(context);
-  const dropped: string[] = [];
+  using held = await lockInstant(context, 0).catch((error: unknown) => {
+    if (error instanceof UserError && error.code === 'locked') return undefined;
+    throw error;
+  });
+  if (held === undefined) return [];
+  const dropped = await removeHalfFrozen(context);
   const slots = new Set<string>();
   for (const { key, record } of await readFrozen(context, names)) {
     const stale = record === undefined || !bases.includes(record.base) || slots.has(record.slot);
     if (record) slots.add(record.slot);
     if (!stale || users.includes(key)) continue;
     await rm(join(instantDir(context), key), { recursive: true, force: true });
-    dropped.push(key);
+    dropped.push(`frozen machine ${key}`);
   }
   return dropped;
 }

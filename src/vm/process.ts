@@ -2,7 +2,7 @@
  * Which process is which: QEMU by the UUID on its command line, others by pid and start time (proc(5)), so that a number that
  * the kernel gave to somebody else is never taken for ours.
  */
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { errnoOf } from '../core/errors.ts';
 
@@ -23,7 +23,9 @@ async function startTicks(pid: number): Promise<number | undefined> {
     const text = await readFile(`/proc/${pid}/stat`, 'utf8');
     // the name in parentheses may hold blanks and parentheses
     const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' ? undefined : Number(fields[19]);
+    // a dead leader whose other threads are still about keeps files, locks and sockets open
+    const ended = fields[0] === 'Z' && (await readdir(`/proc/${pid}/task`)).length <= 1;
+    return ended ? undefined : Number(fields[19]);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ESRCH') return undefined;
     throw error;

@@ -73,6 +73,7 @@ import {
 import { Qmp } from './qmp.ts';
 import { seedImage } from './seed.ts';
 import { type ExecOptions, type ExecResult, Ssh, type SshTarget } from './ssh.ts';
+import { letGoOn, watchStandstill } from './standstill.ts';
 import { DEFAULT_LIMITS, type WaitLimits, waitForLogin, waitUntilReady } from './wait.ts';
 
 export interface StartOptions extends LaunchOptions {
@@ -148,12 +149,14 @@ export class Vm implements AsyncDisposable {
 
   /**
    * Runs a program in the guest as root, without a shell.
-   * @throws ToolError `guest-timeout`, `guest-gone`
+   * @throws ToolError `guest-timeout`, `guest-gone`, `guest-paused` (its disk is full, for example)
    */
-  run(argv: readonly string[], options: ExecOptions = {}): Promise<ExecResult> {
+  async run(argv: readonly string[], options: ExecOptions = {}): Promise<ExecResult> {
     const { context, ssh } = this.#parts;
     context.log.detail(`${this.name}# ${shellQuote(argv)}`);
-    return ssh.exec(argv, { signal: context.signal, ...options });
+    using standstill = watchStandstill(this.name, this.dir);
+    const signal = AbortSignal.any([options.signal ?? context.signal, standstill.signal]);
+    return await ssh.exec(argv, { ...options, signal });
   }
 
   /** Runs a program in the guest that must succeed. @throws ToolError `guest-command-failed` */
@@ -362,7 +365,7 @@ function withConsole(error: unknown, logFile: string): unknown {
 }
 
 /**
- * Boots a machine of the list; it goes on when this process ends.
+ * Boots a machine of the list; it goes on when this process ends. One that stands still is told to go on.
  * @throws UserError `vm-unknown`, `vm-running`, `base-changed`; ToolError `vm-not-ready`, `vm-lost`
  */
 export async function bootVm(context: Context, name: string, options: StartOptions = {}): Promise<Vm> {
@@ -370,6 +373,10 @@ export async function bootVm(context: Context, name: string, options: StartOptio
   using _lock = await lockMachine(context, record.name);
   const pid = await machinePid(context, record);
   if (pid !== undefined) {
+    if (await letGoOn(record.name, machineDir(context, record.name))) {
+      context.log.info(`machine '${record.name}' stood still: it goes on`);
+      return openVm(context, record.name);
+    }
     throw new UserError('vm-running', `machine '${record.name}' runs already (process ${pid})`, {
       hint: `enter it: buildkit vm ssh ${record.name}`,
     });
@@ -812,8 +819,7 @@ export async function collectGarbage(context: Context): Promise<string[]> {
   const networks = await collectNetworks(context, (name) => isBusy(context, name));
   const bases = (await listBases(context)).map((base) => base.id);
   const frozen = await dropStaleFrozen(context, await frozenInUse(context), bases);
-  const stale = frozen.map((key) => `frozen machine ${key}`);
-  return [...removed, ...networks, ...stale, ...Array.from({ length: halfMade }, () => 'a half-made machine')];
+  return [...removed, ...networks, ...frozen, ...Array.from({ length: halfMade }, () => 'a half-made machine')];
 }
 
 /** False when another process does it at this moment. */

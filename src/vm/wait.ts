@@ -11,6 +11,7 @@ import { type ConsoleWatch, consoleEnd, lostCause } from './console.ts';
 import { SSH_UP_LINE } from './guest.ts';
 import type { Qmp } from './qmp.ts';
 import { Ssh, type SshTarget } from './ssh.ts';
+import { standstillCause } from './standstill.ts';
 
 export interface WaitLimits {
   readonly sshMs: number;
@@ -87,12 +88,7 @@ class LostError extends Error {}
 
 async function explainStop(qmp: Qmp): Promise<Error> {
   const status = await qmp.status();
-  const meaning: Record<string, string> = {
-    'internal-error': 'the accelerator failed (KVM internal error)',
-    'io-error': 'its disk cannot be written: no room left on this machine',
-    'guest-panicked': 'the kernel of the guest panicked',
-  };
-  return new LostError(meaning[status] ?? `QEMU stopped the guest (${status})`);
+  return new LostError(standstillCause(status) ?? `QEMU stopped the guest (${status})`);
 }
 
 /** One rung: the body, or the loss of the machine, or the limit, whichever comes first. */

@@ -1,15 +1,17 @@
 /** The disk of a machine that does not run, with the real qemu-img on a base of a megabyte: nothing boots here. */
-import { mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { digestFile } from '../../src/core/files.ts';
-import { run } from '../../src/core/run.ts';
+import { run, start } from '../../src/core/run.ts';
 import { cloneVm } from '../../src/vm/clone.ts';
 import { changeSnapshot, exportDisk, exportLibvirt, listSnapshots } from '../../src/vm/disk-care.ts';
-import { createVm, machineDir, readMachine, removeHalfMade } from '../../src/vm/machine.ts';
+import { createVm, listVms, machineDir, readMachine, removeHalfMade } from '../../src/vm/machine.ts';
 import { mountVm, umountVm } from '../../src/vm/mount.ts';
+import { signalProcess } from '../../src/vm/process.ts';
 import { planScripts, writeScripts } from '../../src/vm/scripts.ts';
-import { bootVm, destroyVm } from '../../src/vm/vm.ts';
+import { bootVm, collectGarbage, destroyVm } from '../../src/vm/vm.ts';
 import { createWorld, type World } from '../support/world.ts';
 
 const SIZE = 1 << 20;
@@ -137,6 +139,51 @@ describe('a machine made of another one', () => {
     expect(record.disk).toBe('raw');
     expect((await readFile(disk)).equals(Buffer.alloc(SIZE, 'b'))).toBe(true);
     await expect(changeSnapshot(world.context, 'whole', 'create', 's')).rejects.toMatchObject({ code: 'snapshot-raw' });
+  });
+});
+
+describe('what others did to machines', () => {
+  it('kill -9 of a creation at any moment: it is there whole, or not at all, and gc leaves nothing of it', {
+    timeout: 300_000,
+  }, async () => {
+    await using world = await createWorld();
+    await makeMachine(world);
+    const { context } = world;
+    const program = join(context.programDir, 'bin/buildkit');
+    const args = ['--state', context.stateDir, 'vm', 'create', '30', '--base', 'bookworm-tiny'];
+    const began = performance.now();
+    await run({}, program, args);
+    const whole = performance.now() - began;
+    await destroyVm(context, '30');
+    for (let part = 1; part <= 8; part += 1) {
+      const creation = start({}, program, args);
+      await Promise.race([sleep((whole * part) / 8), creation.exitCode]);
+      signalProcess(creation.pid, 'SIGKILL'); // what it started goes on
+      await creation.exitCode;
+      await collectGarbage(context);
+      const there = (await listVms(context)).find((one) => one.number === 30);
+      const files = await readdir(join(context.stateDir, 'vm/machines'));
+      expect(files.filter((name) => name.startsWith('.creating'))).toEqual([]);
+      expect(files.includes('buildkit30')).toBe(there !== undefined);
+      if (there === undefined) continue;
+      expect(there.state).toBe('stopped');
+      await run({}, 'qemu-img', ['check', '-q', join(there.dir, 'disk.qcow2')]);
+      await destroyVm(context, '30');
+    }
+  });
+
+  it('a base removed below a clone: it says which, and does not start; a killed freezing: gc removes what it left', async () => {
+    await using world = await createWorld();
+    await makeMachine(world);
+    const { context } = world;
+    await mkdir(join(context.stateDir, 'vm/instant/.freezing-abc'), { recursive: true });
+    expect(await collectGarbage(context)).toEqual(['a half-frozen machine']);
+    await rm(join(context.stateDir, 'vm/bases/bookworm-tiny'), { recursive: true });
+    const gone = { code: 'base-unknown', message: expect.stringContaining('bookworm-tiny') };
+    await expect(bootVm(context, 'web')).rejects.toMatchObject(gone);
+    await expect(cloneVm(context, 'web', 'copy')).rejects.toMatchObject(gone);
+    expect((await listVms(context)).map((one) => `${one.name} ${one.state}`)).toEqual(['web stopped']);
+    await destroyVm(context, 'web');
   });
 });
 
