@@ -1,11 +1,15 @@
 /** Instant clones: frozen once, resumed many times, each a machine of its own. */
-import { resolve } from 'node:path';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Context } from '../../src/core/context.ts';
+import { run } from '../../src/core/run.ts';
 import { readMachine } from '../../src/vm/machine.ts';
-import { bootVm, collectGarbage, createInstantVm, startVm, stopVm, type Vm } from '../../src/vm/vm.ts';
+import { bootVm, collectGarbage, createInstantVm, destroyVm, startVm, stopVm, type Vm } from '../../src/vm/vm.ts';
 import { makeNamespace } from '../support/netns.ts';
+import { publishedRepo } from '../support/published-repo.ts';
 import { createVmWorld, type VmWorld } from '../support/vm-world.ts';
+import { createWorld } from '../support/world.ts';
 
 const BUILDKIT = resolve(import.meta.dirname, '../../bin/buildkit');
 const MINUTES = 60_000;
@@ -80,8 +84,37 @@ describe('instant clones', () => {
     expect(inside.stdout).toMatch(/^192\.168\.100\.254 host\.buildkit$/m);
     expect(inside.stdout).not.toContain('10.0.2.');
     expect((await host.run('ip', ['neigh', 'show', '192.168.100.78'])).stdout).toContain('52:54:00:a8:64:4e');
+    const stopped = await vm('stop', '78', '--timeout', '0');
+    expect(stopped.stdout).toBe('78 is stopped (it did not shut down in time: QEMU was told to quit)\n');
     await vm('destroy', '78');
     expect(await host.snapshot()).toBe(before);
+  });
+
+  it('stand still when their disk has no room, say so, and go on when there is room', {
+    timeout: 15 * MINUTES,
+  }, async () => {
+    const small = join(world.folder, 'small');
+    await mkdir(small);
+    await run({}, 'mount', ['-t', 'tmpfs', '-o', 'size=64m', 'small', small]);
+    await using stack = new AsyncDisposableStack();
+    stack.defer(async () => void (await run({}, 'umount', [small])));
+    stack.defer(() => destroyVm(context, 'tight'));
+    await createInstantVm(context, 'tight', { memory: '512M', directory: small });
+    {
+      await using vm = await bootVm(context, 'tight');
+      const filled = vm.run(['dd', 'if=/dev/urandom', 'of=/root/full', 'bs=1M', 'count=100', 'conv=fsync']);
+      await expect(filled).rejects.toMatchObject({
+        code: 'guest-paused',
+        message: "machine 'tight' stands still: its disk cannot be written: no room left on this machine",
+      });
+    }
+    const cli = (...args: string[]) =>
+      run({}, BUILDKIT, ['--state', context.stateDir, 'vm', ...args], { okExitCodes: [3], timeoutMs: 10 * MINUTES });
+    expect((await cli('list')).stdout).toMatch(/^tight +paused: its disk cannot be written/m);
+    expect(await cli('start', 'tight')).toMatchObject({ exitCode: 3, stderr: expect.stringContaining('stands still') });
+    await run({}, 'mount', ['-o', 'remount,size=512m', small]);
+    expect(await cli('start', 'tight')).toMatchObject({ exitCode: 0, stderr: expect.stringContaining('it goes on') });
+    expect((await cli('run', 'tight', '--', 'sh', '-c', 'sync; echo whole')).stdout).toBe('whole\n');
   });
 
   it('of the list boot as ever after their first run, from the disk that they left', {
@@ -101,5 +134,21 @@ describe('instant clones', () => {
     expect(world.said.join('')).toContain("✓ Boot machine 'buildkit77'");
     expect((await again.must(['cat', '/root/kept'])).stdout).toBe('here');
     expect((await again.must(['hostname'])).stdout).toBe('buildkit77\n');
+  });
+
+  it('serve vm test, which starts a proxy for the time of the test', { timeout: 15 * MINUTES }, async () => {
+    await using own = await createWorld();
+    (await publishedRepo(own, 'greeting'))[Symbol.dispose]();
+    const config = { vm: { memory: '512M' }, proxy: { dir: 'cache', listen: ['127.0.0.1:1'] } };
+    await writeFile(join(own.path, 'buildkit.yaml'), JSON.stringify(config));
+    const buildkit = (...args: string[]) =>
+      run({}, BUILDKIT, ['-C', own.path, '--state', context.stateDir, ...args], { timeoutMs: 10 * MINUTES });
+    const tested = await buildkit('vm', 'test', 'greeting', '--instant', '--proxy', 'auto', '--json');
+    expect(JSON.parse(tested.stdout)).toMatchObject({ passed: true, packages: [{ name: 'greeting' }] });
+    expect(tested.stderr).toContain('started for this command');
+    // the base was there: only apt in the machine asked for anything
+    const { stdout } = await buildkit('proxy', 'ls', '--json');
+    expect(stdout).toMatch(/dists\/bookworm\/InRelease/);
+    expect(stdout).not.toContain('greeting');
   });
 });
