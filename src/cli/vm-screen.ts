@@ -5,7 +5,9 @@ import type { Cli } from './command.ts';
 
 export function addVmScreenCommands(vm: Command, cli: Cli): void {
   vm.command('console <name>')
-    .description('type on the serial console of a running machine; Ctrl-] leaves; its log goes on')
+    .description(
+      'type on the serial console of a running machine; Ctrl-] leaves; its log goes on; what it sends may draw on this terminal and no more',
+    )
     .action(
       cli.action(async (cx, name: string) => {
         const { attachConsole } = await import('../vm/attach.ts');

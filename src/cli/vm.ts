@@ -125,7 +125,7 @@ function addCreate(vm: Command, cli: Cli): void {
       .command('create <name-or-number>')
       .description('make a machine: a clone of a base; number 10 is called buildkit10')
       .option('--name <name>', 'of a machine with a number')
-      .option('--instant', 'its first start goes on from a frozen machine instead of booting')
+      .option('--instant', 'its first start goes on from a frozen machine instead of booting, on a bridge too')
       .option('--base <base>', 'id or suite; default: suite of buildkit.yaml')
       .option('-o, --directory <dir>', 'make its folder there (DIR/NAME) instead of in the state folder')
       .option('--add <package>', 'a base with that Debian package, built when there is none; may be repeated', collect)
@@ -213,7 +213,8 @@ function addStart(vm: Command, cli: Cli): void {
           )
           .option('--copy-file <src:dst>', 'copy a file or folder in when it is ready; may be repeated', collect)
           .option('--exec-on-boot <command>', 'run by sh inside when it is ready; may be repeated', collect)
-          .option('--wait-message <text>', 'wait until its console has said that'),
+          .option('--wait-message <text>', 'wait until its console has said that')
+          .addHelpText('after', START_HELP),
       ),
     );
   row('start', 'boot a machine and wait until it is ready; it goes on when this command ends').action(
@@ -227,6 +228,14 @@ function addStart(vm: Command, cli: Cli): void {
     }),
   );
 }
+
+const START_HELP = `
+Words after -- go to QEMU as they are. From the environment, as NixOS's run-HOST-vm scripts read it:
+  QEMU_OPTS           more words for QEMU
+  QEMU_NET_OPTS       more for -netdev user, hostfwd=tcp::8080-:80 for example
+  QEMU_KERNEL_PARAMS  more for the kernel's command line
+  SHARED_DIR          a folder for /tmp/shared of the machine, to read and write
+A machine that stands still since its disk found no room here is told to go on.`;
 
 async function start(cx: CommandContext, name: string, qemuArgs: string[], flags: StartFlags): Promise<Output> {
   const { bootVm } = await import('../vm/vm.ts');
