@@ -11,6 +11,8 @@ export interface Output {
   readonly text: string;
   /** For commands that pass another program's exit code on, or whose answer is "no" (default 0). */
   readonly exitCode?: number;
+  /** The exit code is that of a program that a signal to buildkit reaches, too: it says what came of it. */
+  readonly passedOn?: boolean;
 }
 
 export interface CommandContext extends Context {

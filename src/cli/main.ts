@@ -142,7 +142,7 @@ async function main(): Promise<number> {
         emit?.('command-started', { command: argv });
         const context = await makeContext(options(), emit, signal, hangups);
         const output = await handler(context, ...(args.slice(0, -1) as never));
-        signal.throwIfAborted();
+        if (!output?.passedOn) signal.throwIfAborted();
         if (output) printOutput(output, options().json ?? false);
         exitCode = output?.exitCode ?? 0;
         emit?.('command-finished', { exitCode, ms: Math.round(performance.now()) });

@@ -397,7 +397,7 @@ async function runInside(cx: CommandContext, name: string, command: string[], fl
     },
   });
   process.stdin.unpipe().pause(); // a pipe that nobody closes would keep this process
-  return { data: { exitCode, stdout, stderr }, text: '', exitCode };
+  return { data: { exitCode, stdout, stderr }, text: '', exitCode, passedOn: true };
 }
 
 function count(value: string): number {
