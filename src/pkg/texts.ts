@@ -140,6 +140,13 @@ export function changelogGz(entry: ChangeEntry, older = ''): Buffer {
   return gzipSync(formatChangelog([made, ...parseChangelog(older)]), { level: 9 });
 }
 
+export interface OwnPast {
+  /** Of this very version. */
+  readonly changes?: readonly string[];
+  /** As debian/changelog. */
+  readonly older?: string;
+}
+
 export interface OriginFacts {
   readonly package: string;
   readonly version: string;
@@ -152,9 +159,9 @@ export interface OriginFacts {
   readonly date: number;
 }
 
-/** The changelog.Debian.gz of what was built: by whom, from what, above the entries of its own debian/changelog. */
-export function builtChangelog({ source, ...entry }: OriginFacts, own = ''): Buffer {
-  return changelogGz({ ...entry, changes: [`Built by buildkit from ${source}.`] }, own);
+/** The changelog.Debian.gz of what was built: by whom, from what, above the entries of what it says of its own past. */
+export function builtChangelog({ source, ...entry }: OriginFacts, own: OwnPast = {}): Buffer {
+  return changelogGz({ ...entry, changes: [`Built by buildkit from ${source}.`, ...(own.changes ?? [])] }, own.older);
 }
 
 /** What Policy 12.5 and 12.7 want below /usr/share/doc. */

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Context } from '../../src/core/context.ts';
 import { run } from '../../src/core/run.ts';
@@ -621,6 +622,48 @@ describe('the packages', () => {
     await extractDeb({}, locked!.path, join(world.path, 'locked'));
     const again = await run({}, process.execPath, [join(world.path, 'locked/usr/lib/app/cli.js')]);
     expect(again.stdout).toBe('lib dep\n');
+  });
+
+  it('of a project are from the day, and say the changes, of its commits and tags', async () => {
+    await serveThese();
+    const manifest = { name: 'app', version: '2.0.0', bin: 'cli.js' };
+    const input = await project({ 'package.json': manifest, 'cli.js': '1' });
+    const git = (text: string) =>
+      run({}, 'sh', ['-ec', `git() { command git -C "$0" "$@"; }; ${text}`, join(world.path, 'project')], {
+        env: Object.fromEntries(
+          ['AUTHOR', 'COMMITTER'].flatMap((who) => [
+            [`GIT_${who}_NAME`, 'Ada'],
+            [`GIT_${who}_EMAIL`, 'ada@debian.org'],
+            [`GIT_${who}_DATE`, '2024-05-05T05:05:05Z'],
+          ]),
+        ),
+      });
+    await git('git init -q; git add .; git commit -qm "Begin"; git tag v1.9.0');
+    const changelog = async (one: BinaryPackage, root: string) => {
+      await extractDeb({}, one.path, join(world.path, root));
+      return gunzipSync(await readFile(join(world.path, root, 'usr/share/doc/app/changelog.Debian.gz'))).toString();
+    };
+    const entry = (version: string, changes: readonly string[]) =>
+      `${[version, '', ...changes.map((one) => `  * ${one}`), '', ' -- Ada'].join('\n')}`;
+    const [first] = await build(input);
+    expect(await changelog(first!, 'one')).toContain(
+      entry('app (2.0.0-1~deb12) bookworm; urgency=medium', [
+        'Built by buildkit from its source tree, version 2.0.0.',
+        'Begin',
+      ]),
+    );
+    await git('git commit -q --allow-empty -m "Not here"; echo 2 >"$0/cli.js"; git commit -qam "Go on"');
+    const [second] = await build(input);
+    const text = await changelog(second!, 'two');
+    expect(text).toContain('version 2.0.0.\n  * Go on\n');
+    expect(text).toContain(entry('app (1.9.0) unstable; urgency=medium', ['Begin']));
+    const { stdout } = await run({}, 'dpkg-deb', ['-c', second!.path]);
+    expect(stdout).toContain('2024-05-05 05:05 ./usr/lib/app/cli.js');
+    const debian =
+      'app (1.0) bookworm; urgency=low\n\n  * X.\n\n -- Ada <ada@debian.org>  Sat, 01 Nov 2025 10:00:00 +0000\n';
+    const [third] = await build(await project({ 'package.json': manifest, 'cli.js': '1', 'debian/changelog': debian }));
+    expect(await changelog(third!, 'three')).toContain(debian);
+    expect((await run({}, 'dpkg-deb', ['-c', third!.path])).stdout).toContain('2025-11-01 10:00 ./usr/lib/app/cli.js');
   });
 
   it('of a project leave its own package.json as it is, without what is for developers', async () => {

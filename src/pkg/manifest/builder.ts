@@ -16,6 +16,7 @@ import { paragraph } from '../../deb/control.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
 import { keyed } from '../explain.ts';
 import type { PackageJob } from '../job.ts';
+import { type ProjectChanges, projectChanges } from '../project-changelog.ts';
 import { unitFolders } from '../python/service.ts';
 import { generatedParts, mergeScript } from '../scripts.ts';
 import { describeVersion, sourceDate } from '../source-date.ts';
@@ -76,10 +77,11 @@ export async function prepareManifest(
   const date = options.sourceDateEpoch ?? (await sourceDate(context, folder));
   const maintainer = manifest.maintainer ?? (await options.maintainer(undefined));
   const source = new Source(folder);
+  const past = await projectChanges(context, folder, { name: manifest.name, version: upstream });
   const entries = [
     ...(await listedFiles(source, manifest)),
     ...(await knownFiles(source, manifest, options.suite)),
-    ...(await texts(source, manifest, { version, maintainer, date, suite: options.suite.codename })),
+    ...(await texts(source, manifest, { version, maintainer, date, suite: options.suite.codename }, past)),
   ];
   refuseTwice(entries, folder);
   const spec: DebSpec = {
@@ -233,6 +235,7 @@ async function texts(
   source: Source,
   manifest: Manifest,
   facts: { readonly version: string; readonly maintainer: string; readonly date: number; readonly suite: string },
+  past: ProjectChanges,
 ): Promise<DebEntry[]> {
   const made = () =>
     copyrightText({
@@ -245,7 +248,7 @@ async function texts(
   const copyright = manifest.copyright === undefined ? made() : await source.read(manifest.copyright);
   const changelog =
     manifest.changelog === undefined
-      ? builtChangelog({ ...facts, package: manifest.name, source: 'its package section' })
+      ? builtChangelog({ ...facts, package: manifest.name, source: 'its package section' }, past)
       : gzipSync(await source.read(manifest.changelog), { level: 9 });
   return documentEntries(manifest.name, copyright, changelog);
 }

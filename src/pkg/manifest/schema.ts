@@ -81,7 +81,10 @@ export const manifestSchema = z.strictObject({
   description: z.string().default('').describe('paragraphs, separated by empty lines'),
   licence: z.string().optional().describe('short name as in DEP-5'),
   copyright: z.string().optional().describe('a debian/copyright file; default: made from licence and maintainer'),
-  changelog: z.string().optional().describe('a debian/changelog; default: one entry'),
+  changelog: z
+    .string()
+    .optional()
+    .describe('a debian/changelog; default: that of the folder, else from the tags of git'),
   'multi-arch': z
     .enum(['same', 'foreign', 'allowed', 'no'])
     .optional()

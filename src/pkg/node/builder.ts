@@ -14,10 +14,12 @@ import { run } from '../../core/run.ts';
 import type { DebEntry } from '../../deb/archive.ts';
 import { formatRelations, parseRelations } from '../../deb/relation.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
+import { parseVersion } from '../../deb/version.ts';
 import { lastLines } from '../build-log.ts';
 import { keyOf, workFolder } from '../cache.ts';
 import { keyed } from '../explain.ts';
 import type { BuildPolicy, Made, PackageJob, PlannedDependency } from '../job.ts';
+import { type ProjectChanges, projectChanges } from '../project-changelog.ts';
 import { readService, type ServiceFiles } from '../python/service.ts';
 import { type Component, packageUrl } from '../sbom.ts';
 import { NO_DATE } from '../source-date.ts';
@@ -186,6 +188,7 @@ async function plan(context: Context, prepared: Prepared): Promise<Omit<NodeBuil
   );
   const subject = nodePlan.packages[0]!.subject;
   const service = project === undefined ? undefined : await serviceOf(project, options.suite);
+  const past = project && (await projectChanges(context, project.folder, pastOf(nodePlan.packages[0]!)));
   const author = authorOf(project?.manifest ?? subject.manifest);
   const maintainer = await options.maintainer(author);
   const sourceDateEpoch = options.sourceDateEpoch ?? project?.date ?? NO_DATE;
@@ -199,6 +202,7 @@ async function plan(context: Context, prepared: Prepared): Promise<Omit<NodeBuil
         : `npm:${planned.subject.name}@${planned.subject.version}`;
     const facts = { suite: options.suite, architecture: options.architecture, maintainer, sourceDateEpoch, source };
     const own = planned.kind === 'store' ? undefined : service;
+    const ownPast = planned.kind === 'store' ? undefined : past;
     return {
       name: planned.debianName,
       version: planned.version,
@@ -212,12 +216,13 @@ async function plan(context: Context, prepared: Prepared): Promise<Omit<NodeBuil
           allowed,
           digest: planned.kind === 'store' ? undefined : digest,
           service: own,
+          past: ownPast,
         },
       ),
       sourceDateEpoch,
       make: async () => {
         const contents = await unpacked();
-        const made = await compose(planned, contents, prepared, { ...facts, service: own });
+        const made = await compose(planned, contents, prepared, { ...facts, service: own, past: ownPast });
         const components = planned.modules.map(componentOf);
         if (planned.kind === 'store') return { ...made, components };
         return { ...made, components, warnings: [...contents.warnings, ...made.warnings] };
@@ -286,6 +291,10 @@ function withPolicy(depends: BuildPolicy['depends'], nodePlan: NodePlan): NodePl
   return { ...nodePlan, packages };
 }
 
+function pastOf({ debianName, version }: PlannedNode): { readonly name: string; readonly version: string } {
+  return { name: debianName, version: parseVersion(version).upstream };
+}
+
 async function serviceOf(project: NodeProject, suite: SuiteFacts): Promise<ServiceFiles | undefined> {
   const { folder, name, tool } = project;
   return readService({ folder, name, tool, author: undefined }, suite);
@@ -300,6 +309,7 @@ function jobKey(
     readonly allowed: readonly string[];
     readonly digest: string | undefined;
     readonly service: ServiceFiles | undefined;
+    readonly past: ProjectChanges | undefined;
   },
 ): Pick<PackageJob, 'key' | 'parts'> {
   const linked = nodePlan.packages.filter(
@@ -321,6 +331,7 @@ function jobKey(
     modules: digests,
     'allowed scripts': own.allowed,
     'the source': own.digest ?? null,
+    'its changelog': own.past ?? null,
     'the service and its files':
       service === undefined ? null : { ...service, entries: service.entries.map(describeEntry) },
   });

@@ -8,6 +8,7 @@ import { paragraph } from '../../deb/control.ts';
 import { formatRelations, parseRelations, type RelationGroup, simplifyRelations } from '../../deb/relation.ts';
 import { debianRelationsOfRange } from '../../deb/semver.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
+import type { ProjectChanges } from '../project-changelog.ts';
 import type { ServiceFiles } from '../python/service.ts';
 import { maintainerScripts } from '../scripts.ts';
 import { sharedDepends } from '../shlibs.ts';
@@ -27,6 +28,8 @@ export interface NodeFacts {
   /** 'npm:semver@7.8.6' or the project: said in the description. */
   readonly source: string;
   readonly service: ServiceFiles | undefined;
+  /** Of a project: what it says of its own versions. */
+  readonly past: ProjectChanges | undefined;
   /** Its links lead to packages for one kind of machine. */
   readonly isTiedToMachine: boolean;
 }
@@ -91,7 +94,7 @@ export function nodePackage(
       maintainer: facts.maintainer,
       date: facts.sourceDateEpoch,
     },
-    service?.changelog,
+    facts.past,
   );
   const entries = [
     ...placed,

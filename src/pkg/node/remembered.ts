@@ -9,6 +9,7 @@ import { UserError } from '../../core/errors.ts';
 import { digestFile, exists } from '../../core/files.ts';
 import { cachedValue, keepValue, keyOf } from '../cache.ts';
 import type { PackageJob } from '../job.ts';
+import { projectChanges } from '../project-changelog.ts';
 import { sourceDate } from '../source-date.ts';
 import type { NodeBuild, NodeBuildOptions, NodeInput } from './builder.ts';
 import { readNpmOptions } from './npmrc.ts';
@@ -49,12 +50,13 @@ export async function rememberNode(
   return build;
 }
 
-/** With the date: a later commit of the same content is another package. */
+/** With date and tags: a later commit of the same content is another package. */
 async function contentOf(context: Context, input: NodeInput): Promise<string | undefined> {
   if (input.kind === 'project') {
     const siblings = [...(await neededSiblings(input.folder)).values()];
     const contents = await Promise.all([input.folder, ...siblings].map(digestTree));
-    return keyOf([...contents, await sourceDate(context, input.folder)]);
+    const past = await projectChanges(context, input.folder, { name: 'any', version: '' });
+    return keyOf([...contents, await sourceDate(context, input.folder), past]);
   }
   return input.spec.startsWith('/') ? digestFile(input.spec, 'sha256') : undefined;
 }

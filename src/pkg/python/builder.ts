@@ -8,8 +8,10 @@ import type { Context } from '../../core/context.ts';
 import { UserError } from '../../core/errors.ts';
 import { parseRelations } from '../../deb/relation.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
+import { parseVersion } from '../../deb/version.ts';
 import { keyed } from '../explain.ts';
 import type { BuildPolicy, Made, PackageJob, PlannedDependency } from '../job.ts';
+import { projectChanges } from '../project-changelog.ts';
 import { type Component, packageUrl } from '../sbom.ts';
 import { NO_DATE } from '../source-date.ts';
 import { readSuiteIndex } from '../suite-index.ts';
@@ -124,6 +126,12 @@ export async function preparePython(
         depends: [planned.depends, ...(policy.depends?.[planned.debianName] ?? [])].filter(Boolean).join(', '),
         source: sourceName(planned, own?.wheel),
         service: planned.extra === undefined ? own?.service : undefined,
+        past:
+          own &&
+          (await projectChanges(context, own.wheel.project.folder, {
+            name: planned.debianName,
+            version: parseVersion(planned.version).upstream,
+          })),
       };
       const sourceDateEpoch = options.sourceDateEpoch ?? own?.wheel.date;
       return {

@@ -7,6 +7,7 @@ import type { DebEntry, DebSpec } from '../../deb/archive.ts';
 import { paragraph } from '../../deb/control.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
 import { type ElfNeeds, readElf } from '../elf.ts';
+import type { ProjectChanges } from '../project-changelog.ts';
 import { maintainerScripts } from '../scripts.ts';
 import { sharedDepends } from '../shlibs.ts';
 import { builtChangelog, copyrightText, description, documentEntries, synopsis } from '../texts.ts';
@@ -28,6 +29,8 @@ export interface PackageFacts {
   readonly source: string;
   readonly sourceDateEpoch: number;
   readonly service: ServiceFiles | undefined;
+  /** Of a project: what it says of its own versions. */
+  readonly past?: ProjectChanges | undefined;
 }
 
 export interface PythonPackage {
@@ -227,7 +230,7 @@ function docEntries(facts: PackageFacts, copyright: string): DebEntry[] {
       maintainer: facts.maintainer,
       date: facts.sourceDateEpoch,
     },
-    facts.service?.changelog,
+    facts.past,
   );
   return documentEntries(facts.name, copyright, changelog);
 }

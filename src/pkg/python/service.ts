@@ -3,10 +3,8 @@
  *
  * Secret: where they go, and what must be removed at purge (the folders that systemd.exec(5) makes for a unit).
  */
-import { readFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename } from 'node:path';
 import { UserError } from '../../core/errors.ts';
-import { exists } from '../../core/files.ts';
 import type { DebEntry } from '../../deb/archive.ts';
 import type { SuiteFacts } from '../../deb/suites.ts';
 import { type PythonProject, projectFile } from './project.ts';
@@ -19,8 +17,6 @@ export interface ServiceFiles {
   readonly depends: readonly string[];
   /** Folders that systemd makes for the units, absolute. */
   readonly stateDirs: readonly string[];
-  /** Text of the project's debian/changelog. */
-  readonly changelog: string | undefined;
 }
 
 /** undefined: the project is a library and nothing else. */
@@ -55,13 +51,7 @@ export async function readService(project: PythonProject, suite: SuiteFacts): Pr
     section: tool.section,
     depends: tool.depends,
     stateDirs: [...stateDirs].sort(),
-    changelog: await ownChangelog(project.folder),
   };
-}
-
-async function ownChangelog(folder: string): Promise<string | undefined> {
-  const file = join(folder, 'debian/changelog');
-  return (await exists(file)) ? readFile(file, 'utf8') : undefined;
 }
 
 function checked(path: string): string {

@@ -67,6 +67,19 @@ describe('copyrightText', () => {
     expect(copyrightText({ ...facts, licenceFiles: [{ name: 'L', text: affero }] })).toContain('yyyy');
   });
 
+  it('leaves out whole texts that stand among others, and keeps the others (numpy)', () => {
+    const gpl = `                    GNU GENERAL PUBLIC LICENSE
+                       Version 3, 29 June 2007
+${'use with the GNU Affero General Public License\n'.repeat(300)}                     END OF TERMS AND CONDITIONS`;
+    const apache = `Apache License\n  Version 2.0, January 2004\nzzzz\nEND OF TERMS AND CONDITIONS\nIts appendix.`;
+    const licenceFiles = [{ name: 'L', text: `Ours:\n${'y'.repeat(9000)}\n${gpl}\nAn exception.\n${apache}\n` }];
+    const text = copyrightText({ ...facts, licenceFiles });
+    expect(text).not.toMatch(/Affero|zzzz|END OF TERMS/);
+    expect(text).toMatch(
+      / Ours:\n y{9000}\n On Debian [^\n]*GPL-3\.\n An exception\.\n On Debian [^\n]*Apache-2\.0\.\n Its appendix\./,
+    );
+  });
+
   it('lets no text inject a field', () => {
     const text = copyrightText({ ...facts, author: 'x\nLicense: evil', upstreamName: 'a\nFiles: b' });
     expect(text.match(/^License:/gm)).toHaveLength(1);
@@ -101,7 +114,7 @@ it('documentEntries places the texts, and builtChangelog says what it was built 
   expect(gunzipSync(changelog).toString()).toContain('  * Built by buildkit from pypi:x==1.0.');
   const older = 'xy (0.9-1) unstable; urgency=low\n\n  * Older.\n\n -- A <a@b.org>  Thu, 01 Jan 1970 00:00:00 +0000\n';
   const entry = { package: 'xy', version: '1.0-1', suite: 'bookworm', source: 'x', maintainer: 'A <a@b.org>', date: 0 };
-  expect(gunzipSync(builtChangelog(entry, older)).toString()).toMatch(
+  expect(gunzipSync(builtChangelog(entry, { older })).toString()).toMatch(
     /^xy \(1\.0-1\)[\s\S]*\n\nxy \(0\.9-1\) unstable; urgency=low\n/,
   );
   expect(documentEntries('x', 'text', changelog)).toEqual([
