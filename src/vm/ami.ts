@@ -42,12 +42,12 @@ const IDENTITY: readonly (readonly [folder: string, ...names: string[]])[] = [
   ['/var/lib/dbus', 'machine-id'],
 ];
 
-export function amiFiles(image: string): AmiFiles {
+function amiFiles(image: string): AmiFiles {
   return { image, snapshotRequest: `${image}.import-snapshot.json`, imageRequest: `${image}.register-image.json` };
 }
 
 /** The two requests, in their order. Pure. */
-export function amiRequests(name: string, { image }: AmiFiles, { bucket = 'BUCKET' }: AmiOptions) {
+function amiRequests(name: string, { image }: AmiFiles, { bucket = 'BUCKET' }: AmiOptions) {
   const description = `machine '${name}' of buildkit`;
   const device = '/dev/xvda';
   return {
