@@ -13,8 +13,15 @@ export interface ClientConfiguration {
 
 const DETECT = '/usr/local/lib/buildkit/apt-proxy-detect';
 
+export interface ClientOptions {
+  /** Hosts that are asked without the proxy. */
+  readonly direct: readonly string[];
+  /** How long the proxy may take to answer; a network that swallows packets costs an update so much. Default 2. */
+  readonly seconds?: number;
+}
+
 /** Files below `/etc/apt` and one script. @throws UserError `proxy-url` */
-export function clientConfiguration(proxyUrl: string, options: { direct: readonly string[] }): ClientConfiguration {
+export function clientConfiguration(proxyUrl: string, options: ClientOptions): ClientConfiguration {
   const url = URL.parse(proxyUrl);
   if (
     url === null ||
@@ -31,6 +38,7 @@ export function clientConfiguration(proxyUrl: string, options: { direct: readonl
   const base = proxyUrl.replace(/\/$/, '');
   const host = url.hostname.replace(/^\[|\]$/g, '');
   const port = url.port === '' ? '80' : url.port;
+  const { seconds = 2 } = options;
   const lines = [
     '# Written by: buildkit proxy configure. apt asks the script for each host: the proxy when it answers, else direct.',
     `Acquire::http::Proxy-Auto-Detect "${DETECT}";`,
@@ -41,8 +49,8 @@ export function clientConfiguration(proxyUrl: string, options: { direct: readonl
   ];
   const script = [
     '#!/bin/sh',
-    '# Prints the proxy when it answers within two seconds, else DIRECT (apt.conf(5), Proxy-Auto-Detect).',
-    `if timeout 2 bash -c ': < "/dev/tcp/$0/$1"' '${host}' '${port}' 2>/dev/null; then`,
+    `# Prints the proxy when it answers within ${seconds} seconds, else DIRECT (apt.conf(5), Proxy-Auto-Detect).`,
+    `if timeout ${seconds} bash -c ': < "/dev/tcp/$0/$1"' '${host}' '${port}' 2>/dev/null; then`,
     `  echo '${base}'`,
     'else',
     '  echo DIRECT',

@@ -22,6 +22,10 @@ export interface UsedProxy extends AsyncDisposable {
 }
 
 const LOOK_MS = 700;
+/** This machine answers its guests at once, also when no proxy listens; an emulated CPU beside busy ones takes its time to ask. */
+const NEAR_SECONDS = 60;
+/** Another machine may have gone without a word. */
+const FAR_SECONDS = 10;
 const START_TRIES = 40;
 const START_PAUSE_MS = 250;
 /** What this machine is called in each of its guests: 10.0.2.2 on the user network, the bridge's address on a bridge. */
@@ -62,7 +66,8 @@ export async function useProxy(context: Context, wish: ProxyWish): Promise<UsedP
  * outlives the proxy goes direct.
  */
 export function guestFiles({ guestUrl }: Pick<UsedProxy, 'guestUrl'>): ClientConfiguration['files'] {
-  return clientConfiguration(guestUrl, { direct: [HOST_FROM_GUEST, ...HOST_ADDRESSES] }).files;
+  const seconds = guestUrl.includes(`//${HOST_FROM_GUEST}`) ? NEAR_SECONDS : FAR_SECONDS;
+  return clientConfiguration(guestUrl, { direct: [HOST_FROM_GUEST, ...HOST_ADDRESSES], seconds }).files;
 }
 
 /**

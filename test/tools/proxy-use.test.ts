@@ -83,6 +83,9 @@ describe('--proxy auto', () => {
     const direct = guestFiles({ guestUrl: 'http://host.buildkit:9' })[0]!.text;
     for (const host of ['host.buildkit', '10.0.2.2', '192.168.100.254'])
       expect(direct).toContain(`Acquire::http::Proxy::${host} "DIRECT"`);
+    // a guest beside busy ones starts a program in seconds: in less it would go direct, which it cannot where it is isolated
+    expect(guestFiles({ guestUrl: 'http://host.buildkit:9' })[1]!.text).toContain('timeout 60 bash');
+    expect(guestFiles({ guestUrl: 'http://192.0.2.1:9' })[1]!.text).toContain('timeout 10 bash');
   });
 
   it('hands pip and npm their own indexes through it, never another index in their place', async () => {
