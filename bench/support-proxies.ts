@@ -22,8 +22,8 @@ export interface Bed {
   readonly keyring: string;
 }
 
-const NODE = resolve(import.meta.dirname, '../node_modules/.bin/node');
-const MAIN = resolve(import.meta.dirname, '../src/cli/main.ts');
+/** As users start it: the launcher chooses Node's options. */
+const BUILDKIT = resolve(import.meta.dirname, '../bin/buildkit');
 const TEMPORARY = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'];
 
 export async function waitForPort(port: number): Promise<void> {
@@ -147,8 +147,8 @@ export async function startBuildkit(bed: Bed, port: number): Promise<Cache> {
         `    bench: { mirrors: ["http://${bed.upstream}/archive"], signatures: require }`,
       ];
       await writeFile(join(dir, 'buildkit.yaml'), `${config.join('\n')}\n`);
-      const args = [MAIN, '-C', dir, '--state', dir, 'proxy', 'serve', '--listen', `127.0.0.1:${port}`];
-      const program = start({}, NODE, args, { stdio: { stdin: 'ignore', stdout: 'ignore' } });
+      const args = ['-C', dir, '--state', dir, 'proxy', 'serve', '--listen', `127.0.0.1:${port}`];
+      const program = start({}, BUILDKIT, args, { stdio: { stdin: 'ignore', stdout: 'ignore' } });
       await waitForPort(port);
       return program;
     },
