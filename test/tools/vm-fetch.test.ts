@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Listening, listen } from '../../src/core/http.ts';
 import { run } from '../../src/core/run.ts';
@@ -268,6 +268,38 @@ describe('signatures', () => {
     expect((await from(join(published, 'other.raw'))).inPlace).toBe(true);
     await writeFile(join(published, 'other.raw'), image.fill(7, 100, 200));
     await expect(from(`${web.url}/other.raw`)).rejects.toMatchObject({ code: 'digest-mismatch' });
+  });
+});
+
+describe('vm base fetch', () => {
+  const BUILDKIT = resolve(import.meta.dirname, '../../bin/buildkit');
+  const hex = (algorithm: string, bytes: Uint8Array) => createHash(algorithm).update(bytes).digest('hex');
+
+  it('takes every digest before and after unpacking, and the keys of the publisher', async () => {
+    await run({}, 'xz', ['-k', join(published, 'disk.raw')]);
+    const packed = await readFile(join(published, 'disk.raw.xz'));
+    const date = new Date(Date.now() - 60_000);
+    const key = await generateKey({ name: 'Publisher', email: 'a@example.org', algorithm: 'ed25519', date });
+    await writeFile(join(world.path, 'publisher.asc'), key.publicKeyArmored);
+    const signature = await detachSign(packed, [{ key: key.privateKeyArmored }], { date: new Date(), armor: false });
+    await writeFile(join(published, 'disk.raw.xz.sig'), signature);
+    const flags = ['md5', 'sha256', 'sha512'].flatMap((one) => [
+      ...[`--${one}`, hex(one, packed)],
+      ...[`--image-${one}`, hex(one, image)],
+    ]);
+    const fetching = (name: string, more: string[], okExitCodes: number[] = []) =>
+      run({}, BUILDKIT, ['--state', 'state', 'vm', 'base', 'fetch', 'www/disk.raw.xz', '--name', name, ...more], {
+        cwd: world.path,
+        okExitCodes,
+      });
+    const made = await fetching('all', [...flags, '--signature', 'publisher.asc']);
+    expect(made.stdout).toContain('made: all (');
+    for (let at = 0; at < flags.length; at += 2) {
+      const wrong = (flags[at + 1] ?? '').replace(/^./, (digit) => (digit === '0' ? '1' : '0'));
+      const { stderr } = await fetching('wrong', [flags[at]!, wrong], [4]);
+      expect(stderr).toContain(`${flags[at]!.replace(/^--(image-)?/, '')} of the ${at % 4 ? 'image' : 'download'} is`);
+    }
+    expect(await readdir(join(world.path, 'state/vm/bases'))).toEqual(['.lock', 'all']);
   });
 });
 
