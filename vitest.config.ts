@@ -20,6 +20,7 @@ export default defineConfig({
         test: {
           name: 'vm',
           include: ['test/vm/**/*.test.ts'],
+          globalSetup: './test/support/vm-bases.ts',
           // machines share two cores: one file after the other, and after the other tiers
           fileParallelism: false,
           sequence: { groupOrder: 1 },

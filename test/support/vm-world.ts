@@ -1,9 +1,10 @@
 /** A state folder with a base of bookworm for machines of a test file; every machine in it is gone afterwards. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Context } from '../../src/core/context.ts';
 import { createLog } from '../../src/core/log.ts';
+import { run } from '../../src/core/run.ts';
 import { type Base, buildBase } from '../../src/vm/base.ts';
 import { listVms } from '../../src/vm/machine.ts';
 import { destroyVm } from '../../src/vm/vm.ts';
@@ -34,6 +35,8 @@ export async function createVmWorld(below = 'state'): Promise<VmWorld> {
     cacheDir: join(folder, 'cache'),
     programDir: resolve(import.meta.dirname, '../..'),
   };
+  const { BUILDKIT_TEST_BASES: shared, BUILDKIT_TEST_STATE: own } = process.env;
+  if (shared && !own) await takeBases(context, shared);
   const base = await buildBase(context, { suite: 'bookworm' });
   return {
     context,
@@ -45,4 +48,11 @@ export async function createVmWorld(below = 'state'): Promise<VmWorld> {
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** Bases of the whole run, the one that is wanted built where it is missing, by links to their files, which nobody writes to. */
+async function takeBases(context: Context, shared: string): Promise<void> {
+  await buildBase({ ...context, stateDir: shared }, { suite: 'bookworm' });
+  await mkdir(join(context.stateDir, 'vm'), { recursive: true });
+  await run({}, 'cp', ['-al', '--', join(shared, 'vm/bases'), join(context.stateDir, 'vm/bases')]);
 }
