@@ -186,7 +186,19 @@ describe('a device', () => {
       expect(disk).toMatchObject({ path: `/dev/${group}/web`, sizeBytes: 300 * MIB });
       expect((await run({}, 'sgdisk', ['--verify', at.device])).stdout).toContain('No problems found');
       const made = `--yes --wipesignatures y --size ${300 * 1024}k --name web ${group}`;
-      expect(await readFile(join(programs, 'log'), 'utf8')).toBe(`${made}\n--yes ${group}/web\n${made}\n`);
+      const log = `${made}\n--yes ${group}/web\n${made}\n`;
+      expect(await readFile(join(programs, 'log'), 'utf8')).toBe(log);
+      // one that is there: not without force when it holds something, then as it is, never too small, never removed
+      const again = { ...request, root: tree, sizeBytes: undefined };
+      await expect(writeDisk(context, again)).rejects.toMatchObject({ code: 'disk-holds-data' });
+      await expect(writeDisk(context, { ...again, force: true, sizeBytes: 400 * MIB })).rejects.toMatchObject({
+        code: 'disk-too-small',
+      });
+      await expect(writeDisk(context, { ...again, force: true, root: missing })).rejects.toMatchObject({
+        code: 'disk-no-kernel',
+      });
+      expect(await writeDisk(context, { ...again, force: true })).toMatchObject({ reused: true, sizeBytes: 300 * MIB });
+      expect(await readFile(join(programs, 'log'), 'utf8')).toBe(log);
     } finally {
       await rm(`/dev/${group}`, { recursive: true, force: true });
     }
