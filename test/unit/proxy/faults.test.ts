@@ -250,6 +250,9 @@ describe('upstream errors', () => {
     await using world = await startProxy([`${first.url}/archive`, `${second.url}/archive`]);
     expect((await world.ask('/archive/pool/a.deb')).body.toString()).toBe('abc');
     expect((await world.ask('/archive/pool/b.deb')).body.toString()).toBe('abc');
+    await first[Symbol.asyncDispose]();
+    second.put('/archive/pool/c.deb', 'abc');
+    expect((await world.ask('/archive/pool/c.deb')).body.toString()).toBe('abc');
   });
 
   it('answer at once while a server is known to be down', async () => {
@@ -263,6 +266,9 @@ describe('upstream errors', () => {
       expect((await world.ask(`/archive/pool/${index}.deb`)).status).toBe(503);
     // it is tried again only after seconds
     expect(tries() - before).toBeLessThan(10);
+    const metrics = (await world.ask('/metrics')).body.toString();
+    expect(metrics).toMatch(/^buildkit_proxy_upstream_up\{origin="http:\/\/127[^"]*"\} 0$/m);
+    expect((await world.ask('/')).body.toString()).toContain('<td>down: ');
   });
 
   it('end a circle of redirects', async () => {

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
 import { type FakeUpstream, sha256, startUpstream } from '../../support/proxy-upstream.ts';
@@ -160,6 +160,44 @@ describe('HTTP as it should be', () => {
     expect(await get()).toEqual(['two', 'STALE']);
     await world.restart({ maxAge: 60 });
     expect(await get()).toEqual(['two', 'HIT']);
+    const mirrors = [`${upstream.url}/archive`];
+    await world.restart({ backends: { archive: { mirrors, maxAge: 0 }, same: { mirrors } } });
+    expect(await get()).toEqual(['two', 'STALE']); // the age of this back end, not of the others
+    upstream.faults.length = 0;
+    const other = async () => (await world.ask('/same/doc/list.txt')).headers['x-cache'];
+    expect([await other(), await other()]).toEqual(['MISS', 'HIT']);
+  });
+
+  it('refuses no file for the look of its name', async () => {
+    await using upstream = await startUpstream();
+    await using world = await startProxy([`${upstream.url}/archive`]);
+    const names = [
+      'dists/x/main/New-Kind.2030',
+      'dists/x/dep99/~weird+name=1.qqq',
+      'pool/a.deb3',
+      'no-suffix',
+      'a/b c',
+    ];
+    for (const name of names) {
+      upstream.put(`/archive/${name}`, name);
+      expect((await world.ask(`/archive/${name.replaceAll(' ', '%20')}`)).body.toString()).toBe(name);
+    }
+  });
+
+  it('sends what it has at once: no waiting for a fuller packet (TCP_NODELAY)', async () => {
+    const set = Socket.prototype.setNoDelay;
+    const ports: (number | undefined)[] = [];
+    const prompt = vi.spyOn(Socket.prototype, 'setNoDelay').mockImplementation(function (this: Socket, on) {
+      if (on !== false) ports.push(this.localPort);
+      return set.call(this, on);
+    });
+    try {
+      await using world = await startProxy([]);
+      expect((await world.ask('/healthz')).status).toBe(200);
+      expect(ports).toContain(Number(new URL(world.url).port));
+    } finally {
+      prompt.mockRestore();
+    }
   });
 });
 

@@ -222,6 +222,29 @@ describe('backends', () => {
   ])('%s is %s', (address, expected) => {
     expect(key(address)).toBe(expected);
   });
+  it('know the public archives by name: their addresses anywhere are one, and they must be signed', () => {
+    const own = Object.fromEntries(
+      ['debian', 'security', 'ubuntu', 'ports'].map((name) => [name, { mirrors: [`http://m.example.org/${name}`] }]),
+    );
+    const known = createBackends({ own, maxAge: 0 });
+    const keyOf = (address: string) => {
+      const target = parseTarget(address);
+      return target.form === 'absolute' ? known.byAuthority(target.authority, target.path, '')?.key : undefined;
+    };
+    expect(
+      [
+        'http://ftp.de.debian.org/debian/x',
+        'http://security.debian.org/debian-security/x',
+        'http://us.archive.ubuntu.com/ubuntu/x',
+        'http://ports.ubuntu.com/ubuntu-ports/x',
+        'http://archive.ubuntu.com.example.org/ubuntu/x',
+      ].map(keyOf),
+    ).toEqual(['debian/x', 'security/x', 'ubuntu/x', 'ports/x', undefined]);
+    expect(known.byPath('ports/dists/noble/InRelease', '')?.key).toBe('ports/dists/noble/InRelease');
+    expect(known.list.map((one) => one.signatures)).toEqual(['require', 'require', 'require', 'require']);
+    const machine = sourcesFrom(['http://m.example.org/ubuntu/', 'http://m.example.org/ubuntu-ports']);
+    expect(Object.keys(machine.backends)).toEqual(['ubuntu', 'ports']);
+  });
   it('finds its way back from a key', () => {
     expect(backends.byKey('corp/p/a.deb')).toMatchObject({ path: 'p/a.deb', backend: { name: 'corp' } });
     expect(backends.byKey('http://other.example.org/p/a.deb?x')).toMatchObject({ path: 'p/a.deb', query: '?x' });

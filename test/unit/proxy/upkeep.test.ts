@@ -1,6 +1,6 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { planEviction } from '../../../src/proxy/evict.ts';
 import { importTree, precache } from '../../../src/proxy/intake.ts';
 import { listAddresses } from '../../../src/proxy/listing.ts';
@@ -119,6 +119,22 @@ describe('keeping house', () => {
     await bed.world.restart({ offline: true });
     for (const path of paths) expect((await bed.world.ask(path)).status).toBe(200);
     expect((await bed.world.ask(`/archive/${poolPath(bed.packages[0]!)}`)).status).toBe(503);
+  });
+
+  it('expires by itself while it serves', async () => {
+    await using upstream = await startUpstream();
+    upstream.put('/archive/pool/a.deb', 'a package');
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    try {
+      await using world = await startProxy([`${upstream.url}/archive`], { settings: { quota: 5 } });
+      expect((await world.ask('/archive/pool/a.deb')).body.toString()).toBe('a package');
+      expect(world.proxy.cache.store.totals().objects).toBe(1);
+      vi.advanceTimersByTime(61_000);
+      expect(world.proxy.cache.store.totals()).toEqual({ objects: 0, bytes: 0, urls: 0 });
+      expect((await world.ask('/archive/pool/a.deb')).headers['x-cache']).toBe('MISS');
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it('finds and repairs what is wrong on the disk', async () => {
