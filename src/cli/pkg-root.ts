@@ -1,6 +1,7 @@
 /** `buildkit pkg root`: the small Debians that packages are built in. */
 import type { Command } from 'commander';
 import type { BuildRoot, RootRequest } from '../pkg/root/root.ts';
+import type { UsedProxy } from '../release/proxy-use.ts';
 import { type Cli, type CommandContext, type Output, table } from './command.ts';
 
 interface RootOptions {
@@ -19,11 +20,12 @@ export function addPkgRoot(pkg: Command, cli: Cli): void {
       .option('--suite <codename>', 'bookworm, trixie, sid, ...; default: suite in buildkit.yaml')
       .option('--arch <architecture>', "Debian's name; default: that of this machine")
       .option('--mirror <url>', "a mirror of Debian; default: those of this machine's apt")
-      .option('--proxy <url>', "an apt proxy, such as buildkit proxy serve; default: that of this machine's apt");
+      .option('--proxy <url>', "an apt proxy; 'auto': find or start one; default: that of this machine's apt");
   making('create', 'make the root of a suite, if there is none').action(
     cli.action(async (cx, options: RootOptions) => {
       const { createRoot } = await import('../pkg/root/root.ts');
-      const { root: made, made: isNew } = await createRoot(cx, await rootRequest(cx, options));
+      await using proxy = await proxyFor(cx, options);
+      const { root: made, made: isNew } = await createRoot(cx, await rootRequest(cx, options, proxy));
       return rootOutput(made, isNew ? 'made' : 'there already; buildkit pkg root update makes it anew');
     }),
   );
@@ -31,7 +33,8 @@ export function addPkgRoot(pkg: Command, cli: Cli): void {
     cli.action(async (cx, options: RootOptions) => {
       const { updateRoot } = await import('../pkg/root/root.ts');
       const { sweep } = await import('../pkg/root/clone.ts');
-      const { root: made, made: isNew } = await updateRoot(cx, await rootRequest(cx, options));
+      await using proxy = await proxyFor(cx, options);
+      const { root: made, made: isNew } = await updateRoot(cx, await rootRequest(cx, options, proxy));
       await sweep(cx);
       return rootOutput(made, isNew ? 'made anew' : 'the mirror has nothing new');
     }),
@@ -87,9 +90,19 @@ export function addPkgRoot(pkg: Command, cli: Cli): void {
     );
 }
 
-async function rootRequest(cx: CommandContext, options: RootOptions): Promise<RootRequest> {
-  const { suite, arch: architecture, mirror, proxy } = options;
-  return { suite: suite ?? (await cx.config()).suite, architecture, mirror, proxy };
+async function proxyFor(cx: CommandContext, { proxy: wanted }: RootOptions): Promise<UsedProxy | undefined> {
+  const { proxy: config } = await cx.config();
+  const { useProxy } = await import('../release/proxy-use.ts');
+  return await useProxy(cx, { wanted, workspaceDir: cx.workspaceDir, config });
+}
+
+async function rootRequest(
+  cx: CommandContext,
+  options: RootOptions,
+  proxy: UsedProxy | undefined,
+): Promise<RootRequest> {
+  const { suite, arch: architecture, mirror } = options;
+  return { suite: suite ?? (await cx.config()).suite, architecture, mirror, proxy: proxy?.url };
 }
 
 function withoutPackages({ packages, ...root }: BuildRoot): object {

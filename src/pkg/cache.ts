@@ -11,7 +11,7 @@ import { errnoOf } from '../core/errors.ts';
 import { type Scratch, scratchFolder, writeFileAtomic } from '../core/files.ts';
 
 /** Raised when the same inputs give other bytes than before. */
-const FORMAT = 2;
+const FORMAT = 3;
 
 /** Hex digest of a value's JSON text; keys in the order they were written. */
 export function keyOf(value: unknown): string {

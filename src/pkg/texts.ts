@@ -105,19 +105,38 @@ export function copyrightLines(text: string): string[] {
     .filter((line) => line !== '' && !/^(holder|owner|notice|\[yyyy\])/i.test(line));
 }
 
+/** From title to end, where one of these stands among other texts. Each ends like this. */
+const WHOLE_TEXTS: readonly [start: RegExp, name: string][] = [
+  [/^[^\S\n]*GNU GENERAL PUBLIC LICENSE\s+Version 3, 29 June 2007/m, 'GPL-3'],
+  [/^[^\S\n]*GNU GENERAL PUBLIC LICENSE\s+Version 2, June 1991/m, 'GPL-2'],
+  [/^[^\S\n]*GNU LESSER GENERAL PUBLIC LICENSE\s+Version 2\.1, February 1999/m, 'LGPL-2.1'],
+  [/^[^\S\n]*Apache License\s+Version 2\.0, January 2004/m, 'Apache-2.0'],
+];
+const END_OF_TERMS = 'END OF TERMS AND CONDITIONS';
+
+function pointerTo(name: string): string {
+  return `On Debian systems the full text of this licence is in /usr/share/common-licenses/${name}.`;
+}
+
 /** A whole text that base-files has is left out; one that only speaks of such a licence gets the pointer added. */
 export function licenceLines(text: string): string[] {
-  const affero = /affero general public license/i.test(text);
+  const short = WHOLE_TEXTS.reduce((rest, [start, name]) => withoutWhole(rest, start, pointerTo(name)), text);
+  const affero = /affero general public license/i.test(short);
   const common = affero
     ? undefined
-    : COMMON_LICENCES.find(([title, version]) => title.test(text) && version.test(text))?.[2];
-  const pointer = `On Debian systems the full text of this licence is in /usr/share/common-licenses/${common}.`;
-  if (common !== undefined && text.length > 8000) return [pointer];
-  const lines = text
+    : COMMON_LICENCES.find(([title, version]) => title.test(short) && version.test(short))?.[2];
+  if (common !== undefined && short === text && text.length > 8000) return [pointerTo(common)];
+  const lines = short
     .trim()
     .split(/\r?\n/)
     .map((line) => line.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f]/g, ' '));
-  return common === undefined ? lines : [...lines, '', pointer];
+  return common === undefined || short !== text ? lines : [...lines, '', pointerTo(common)];
+}
+
+function withoutWhole(text: string, start: RegExp, pointer: string): string {
+  const from = text.search(start);
+  const end = from < 0 ? -1 : text.indexOf(END_OF_TERMS, from);
+  return end < 0 ? text : `${text.slice(0, from)}${pointer}${text.slice(end + END_OF_TERMS.length)}`;
 }
 
 export interface ChangeEntry {

@@ -172,6 +172,35 @@ describe('closures', () => {
     );
   });
 
+  it('takes the wheels of another architecture, and refuses what would have to be built there', async () => {
+    const other = (await run({}, 'uname', ['-m'])).stdout.trim() === 'aarch64' ? 'x86_64' : 'aarch64';
+    const architecture = other === 'aarch64' ? 'arm64' : 'amd64';
+    for (const cpu of ['x86_64', 'aarch64']) {
+      await wheel({ name: 'for_cpu', version: '1', tag: `cp311-cp311-manylinux_2_17_${cpu}`, pure: false });
+    }
+    await wheel({
+      name: 'foreign',
+      version: '1',
+      metadata: ['Requires-Dist: for-cpu', `Requires-Dist: missing; platform_machine != "${other}"`],
+    });
+    const { packages } = await buildPackages(context(), request(['foreign'], 'foreign', { architecture }));
+    const made = packages.map((one) => [one.name, one.architecture, getField(one.control, 'Architecture')]);
+    expect(made).toEqual([
+      ['python3-foreign', 'all', 'all'],
+      ['python3-for-cpu', architecture, architecture],
+    ]);
+    const project = join(world.path, 'foreign-project');
+    await mkdir(project);
+    await writeFile(join(project, 'setup.py'), '');
+    const building = (isolation: 'root' | 'host') =>
+      buildPackages(context(), request([project], 'never', { architecture, isolation }));
+    await expect(building('root')).rejects.toMatchObject({
+      code: 'foreign-architecture',
+      hint: expect.stringContaining('qemu-user-static'),
+    });
+    await expect(building('host')).rejects.toMatchObject({ code: 'needs-target-python' });
+  });
+
   it('takes a requirements file with comments, options and extras', async () => {
     await wheel({
       name: 'listed',

@@ -300,11 +300,12 @@ export interface WheelBuild {
 /** Builds a wheel with the source's own back end, isolated as pip does it. */
 export async function buildWheel(context: Context, pip: Pip, build: WheelBuild): Promise<void> {
   if (!pip.native) {
+    const { version, machine: cpu } = pip.target;
     throw new UserError(
       'needs-target-python',
-      `'${build.source}' is a source, and building it needs Python ${pip.target.version}`,
+      `'${basename(build.source)}' is a source, and building it needs Python ${version} on ${cpu}`,
       {
-        hint: 'build it on a machine of that suite, or give a wheel',
+        hint: 'build it in a root (--isolation root) or on a machine of that suite and architecture, or give a wheel',
       },
     );
   }

@@ -20,6 +20,7 @@ import { debianSources } from '../../deb/mirror.ts';
 import { type AptSource, formatSource } from '../../deb/sources.ts';
 import { suiteFacts } from '../../deb/suites.ts';
 import { asOwner, BUILDER, type Rights, runInside } from './enter.ts';
+import { refuseForeign } from './foreign.ts';
 
 /** Raised when roots are made in another way. */
 const FORMAT = 1;
@@ -200,6 +201,7 @@ async function build(context: Context, request: RootRequest): Promise<BuildRoot>
   const architecture = request.architecture ?? debArch(machine());
   const sources = await debianSources(context, suite, request.mirror);
   refuseLocal(sources);
+  await refuseForeign(architecture);
   const rights = await ownRights(context);
   await mkdir(rootsDir(context), { recursive: true });
   await removeLeftovers(context);
@@ -299,9 +301,7 @@ function noBootstrap(error: ToolError, { suite, architecture, logFile }: Bootstr
     .split('\n')
     .filter((line) => /^[EW]: |rror/.test(line))
     .slice(0, 6);
-  const foreign =
-    architecture === debArch(machine()) ? '' : ` (for another architecture: apt-get install qemu-user-static)`;
-  const what = `mmdebstrap makes no build root of ${suite} for ${architecture}${foreign}:\n`;
+  const what = `mmdebstrap makes no build root of ${suite} for ${architecture}:\n`;
   return new ToolError(error.code, what + said.map((line) => `  ${line}`).join('\n'), {
     command: error.command,
     stderrTail: error.stderrTail,

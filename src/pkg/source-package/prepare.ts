@@ -9,6 +9,7 @@ import type { BinaryPackage } from '../../deb/package.ts';
 import type { PlannedDependency } from '../job.ts';
 import { placeFile } from '../place.ts';
 import { choosePlace, type Isolation } from '../root/choose.ts';
+import { refuseForeignHere } from '../root/foreign.ts';
 import { buildSource } from './build.ts';
 import { type DebianSource, readSourceFolder, readSourceList } from './read.ts';
 
@@ -71,6 +72,7 @@ export async function buildSources(
 ): Promise<BuiltSources> {
   if (sources.length === 0) return { packages: [], asked: [], built: 0, reused: 0, files: [] };
   const place = await choosePlace(context, request.isolation ?? 'auto', request, 'make');
+  if (place.kind === 'host') refuseForeignHere(request.architecture);
   const packages: BinaryPackage[] = [];
   const files: string[] = [];
   let built = 0;
