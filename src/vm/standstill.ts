@@ -10,16 +10,19 @@ import { ToolError } from '../core/errors.ts';
 import { MACHINE_FILES } from './qemu.ts';
 import { Qmp } from './qmp.ts';
 
+const BROKEN_OFF = 'its start was broken off';
 const MEANINGS: Readonly<Record<string, string>> = {
   'internal-error': 'the accelerator failed (KVM internal error)',
   'io-error': 'its disk cannot be written: no room left on this machine',
   'guest-panicked': 'the kernel of the guest panicked',
   paused: 'somebody stopped it (QMP stop)',
+  // nobody is there who would give it what it waits for: QEMU would be busy with them
+  inmigrate: BROKEN_OFF,
 };
 const ASK_EVERY_MS = 5000;
 const ANSWER_MS = 2000;
 
-/** Why the guest does not run in this run state of QEMU; undefined: it does, or is about to (`inmigrate`). */
+/** Why the guest does not run in this run state of QEMU; undefined: it does, or is about to. */
 export function standstillCause(status: string): string | undefined {
   return MEANINGS[status];
 }
@@ -49,7 +52,10 @@ export function watchStandstill(name: string, dir: string): Disposable & { reado
 function standstillError(name: string, cause: string): ToolError {
   return new ToolError('guest-paused', `machine '${name}' stands still: ${cause}`, {
     command: 'query-status',
-    hint: `mend that, then let it go on: buildkit vm start ${name}; what it was doing it goes on with`,
+    hint:
+      cause === BROKEN_OFF
+        ? `end it: buildkit vm stop --timeout 0 ${name}`
+        : `mend that, then let it go on: buildkit vm start ${name}; what it was doing it goes on with`,
   });
 }
 
@@ -59,7 +65,9 @@ function standstillError(name: string, cause: string): ToolError {
  * @throws ToolError `guest-paused` when it stops again
  */
 export async function letGoOn(name: string, dir: string): Promise<boolean> {
-  if ((await findStandstill(dir)) === undefined) return false;
+  const found = await findStandstill(dir);
+  if (found === undefined) return false;
+  if (found === BROKEN_OFF) throw standstillError(name, found);
   await using qmp = await Qmp.connect(join(dir, MACHINE_FILES.qmpSocket));
   await qmp.execute('cont');
   await sleep(1000); // the write that failed is tried at once

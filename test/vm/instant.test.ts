@@ -3,8 +3,9 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Context } from '../../src/core/context.ts';
-import { run } from '../../src/core/run.ts';
-import { readMachine } from '../../src/vm/machine.ts';
+import { run, start } from '../../src/core/run.ts';
+import { listVms, readMachine } from '../../src/vm/machine.ts';
+import { signalProcess } from '../../src/vm/process.ts';
 import { bootVm, collectGarbage, createInstantVm, destroyVm, startVm, stopVm, type Vm } from '../../src/vm/vm.ts';
 import { makeNamespace } from '../support/netns.ts';
 import { publishedRepo } from '../support/published-repo.ts';
@@ -117,6 +118,21 @@ describe('instant clones', () => {
     expect((await cli('run', 'tight', '--', 'sh', '-c', 'sync; echo whole')).stdout).toBe('whole\n');
   });
 
+  it('started by a buildkit that is killed meanwhile are in the list, and stop ends them', {
+    timeout: 15 * MINUTES,
+  }, async () => {
+    await createInstantVm(context, 'half', { memory: '512M' });
+    const state = async () => (await listVms(context)).find((one) => one.name === 'half')?.state;
+    const starting = start({}, BUILDKIT, ['--state', context.stateDir, 'vm', 'start', 'half']);
+    await expect.poll(state, { timeout: 2 * MINUTES, interval: 10 }).toBe('running');
+    signalProcess(starting.pid, 'SIGKILL');
+    await starting.exitCode;
+    expect(await state()).toBe('running');
+    expect(await stopVm(context, 'half', 0)).toBe('quit');
+    expect(await state()).toBe('stopped');
+    await destroyVm(context, 'half');
+  });
+
   it('of the list boot as ever after their first run, from the disk that they left', {
     timeout: 15 * MINUTES,
   }, async () => {
@@ -138,12 +154,17 @@ describe('instant clones', () => {
 
   it('serve vm test, which starts a proxy for the time of the test', { timeout: 15 * MINUTES }, async () => {
     await using own = await createWorld();
-    (await publishedRepo(own, 'greeting'))[Symbol.dispose]();
+    const keys = { ...own.context, stateDir: context.stateDir };
+    (await publishedRepo({ ...own, context: keys }, 'greeting'))[Symbol.dispose]();
     const config = { vm: { memory: '512M' }, proxy: { dir: 'cache', listen: ['127.0.0.1:1'] } };
     await writeFile(join(own.path, 'buildkit.yaml'), JSON.stringify(config));
     const buildkit = (...args: string[]) =>
-      run({}, BUILDKIT, ['-C', own.path, '--state', context.stateDir, ...args], { timeoutMs: 10 * MINUTES });
+      run({}, BUILDKIT, ['-C', own.path, '--state', context.stateDir, ...args], {
+        okExitCodes: [1],
+        timeoutMs: 10 * MINUTES,
+      });
     const tested = await buildkit('vm', 'test', 'greeting', '--instant', '--proxy', 'auto', '--json');
+    expect(tested.stderr).not.toMatch(/^error/m);
     expect(JSON.parse(tested.stdout)).toMatchObject({ passed: true, packages: [{ name: 'greeting' }] });
     expect(tested.stderr).toContain('started for this command');
     // the base was there: only apt in the machine asked for anything

@@ -314,6 +314,8 @@ describe('a machine with all drivers', () => {
     const size = ['-m', '512M'];
     const made = await buildkit('vm', 'create', 'full', '--kernel', 'generic', '--add', 'tree', ...size, '--json');
     expect(made.exitCode).toBe(0);
+    const disk = join(machineDir(context, 'full'), 'disk.qcow2');
+    const before = await readFile(disk);
     const env = {
       QEMU_OPTS: '-device virtio-balloon-pci',
       QEMU_NET_OPTS: 'hostfwd=tcp:127.0.0.1:0-:8088',
@@ -322,7 +324,7 @@ describe('a machine with all drivers', () => {
     };
     const began = await buildkitWith(
       { env },
-      ...['vm', 'start', 'full', '--graphics', '--share', 'ro:data', '--share', 'rw:work:rw'],
+      ...['vm', 'start', 'full', '--snapshot', '--graphics', '--share', 'ro:data', '--share', 'rw:work:rw'],
       ...['--copy-file', 'copied:/root/copied', '--exec-on-boot', 'cat /root/copied >/root/booted'],
       ...['--', '-device', 'virtio-keyboard-pci'],
     );
@@ -368,6 +370,7 @@ describe('a machine with all drivers', () => {
     process.kill(pid, 'SIGSTOP');
     const ended = await buildkit('vm', 'stop', 'full', '--timeout', '1');
     expect(ended.stdout).toBe('full is stopped (QEMU did not answer and was killed)\n');
+    expect(before.equals(await readFile(disk))).toBe(true); // what was written is forgotten
     await destroyVm(context, 'full');
     const removed = await buildkit('vm', 'base', 'remove', JSON.parse(made.stdout).base.id);
     expect(removed.exitCode).toBe(0);
