@@ -4,10 +4,11 @@
  * Secret: the zip archive. Ruled by the PyPA "Binary distribution format". Refused: names that leave the archive, links,
  * bombs, contents that differ from their CRC or from RECORD, a wheel cut short.
  */
-import { createHash } from 'node:crypto';
+import { createHash, hash } from 'node:crypto';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { basename } from 'node:path';
 import { Readable } from 'node:stream';
-import { crc32 } from 'node:zlib';
+import { crc32, inflateRawSync } from 'node:zlib';
 import yauzl from 'yauzl';
 import { UserError } from '../../core/errors.ts';
 import { digestFile } from '../../core/files.ts';
@@ -88,8 +89,11 @@ export async function openWheel(path: string): Promise<Wheel> {
     const inMemory = total <= KEEP_IN_MEMORY_BYTES;
     const files: WheelFile[] = [];
     const digests = new Map<string, string>();
+    using archive = inMemory ? openArchive(path) : undefined;
     for (const entry of entries) {
-      const { content, sha256 } = await readChecked(zip, entry, path, inMemory);
+      const { content, sha256 } = archive
+        ? readWhole(archive, entry, path)
+        : { content: undefined, sha256: await digestChecked(zip, entry, path) };
       digests.set(entry.fileName, sha256);
       files.push(wheelFile(zip, entry, path, content));
     }
@@ -204,22 +208,66 @@ async function* contentOf(zip: yauzl.ZipFile, entry: yauzl.Entry, path: string):
   }
 }
 
-async function readChecked(
-  zip: yauzl.ZipFile,
-  entry: yauzl.Entry,
-  path: string,
-  keep: boolean,
-): Promise<{ content: Buffer | undefined; sha256: string }> {
-  const hash = createHash('sha256');
-  const chunks: Buffer[] = [];
+async function digestChecked(zip: yauzl.ZipFile, entry: yauzl.Entry, path: string): Promise<string> {
+  const digest = createHash('sha256');
   let crc = 0;
   for await (const chunk of contentOf(zip, entry, path)) {
-    hash.update(chunk);
+    digest.update(chunk);
     crc = crc32(chunk, crc);
-    if (keep) chunks.push(chunk);
   }
   if (crc !== entry.crc32) throw broken(path, `'${entry.fileName}' differs from its checksum`);
-  return { content: keep ? Buffer.concat(chunks) : undefined, sha256: hash.digest('base64url') };
+  return digest.digest('base64url');
+}
+
+interface Archive extends Disposable {
+  readonly fd: number;
+}
+
+function openArchive(path: string): Archive {
+  const fd = openSync(path, 'r');
+  return { fd, [Symbol.dispose]: () => closeSync(fd) };
+}
+
+const LOCAL_HEADER_BYTES = 30;
+
+/** In one piece: thousands of small files each as a stream cost more in streams than in content. */
+function readWhole({ fd }: Archive, entry: yauzl.Entry, path: string): { content: Buffer; sha256: string } {
+  const { fileName, relativeOffsetOfLocalHeader: start, compressedSize, uncompressedSize } = entry;
+  // deflate never needs more: a larger number is a lie that would cost memory
+  if (compressedSize > uncompressedSize * 1.125 + 1024) throw broken(path, `'${fileName}' has a wrong packed size`);
+  const header = readAt(fd, start, LOCAL_HEADER_BYTES);
+  if (header.length < LOCAL_HEADER_BYTES || header.readUInt32LE(0) !== 0x04034b50) {
+    throw broken(path, `'${fileName}' is not where its directory says`);
+  }
+  const packed = readAt(
+    fd,
+    start + LOCAL_HEADER_BYTES + header.readUInt16LE(26) + header.readUInt16LE(28),
+    compressedSize,
+  );
+  const content = entry.compressionMethod === 0 ? packed : inflate(packed, uncompressedSize, fileName, path);
+  if (content.length !== uncompressedSize) throw broken(path, `'${fileName}' has other than ${uncompressedSize} bytes`);
+  if (crc32(content) !== entry.crc32) throw broken(path, `'${fileName}' differs from its checksum`);
+  return { content, sha256: hash('sha256', content, 'base64url') };
+}
+
+function inflate(packed: Buffer, size: number, name: string, path: string): Buffer {
+  try {
+    return inflateRawSync(packed, { maxOutputLength: size + 1, chunkSize: Math.max(64, size + 1) });
+  } catch (cause) {
+    throw broken(path, `'${name}': ${(cause as Error).message}`, cause);
+  }
+}
+
+/** What is there of `length` bytes. */
+function readAt(fd: number, position: number, length: number): Buffer {
+  const buffer = Buffer.allocUnsafeSlow(length);
+  let filled = 0;
+  while (filled < length) {
+    const count = readSync(fd, buffer, filled, length - filled, position + filled);
+    if (count === 0) break;
+    filled += count;
+  }
+  return buffer.subarray(0, filled);
 }
 
 function wheelFile(zip: yauzl.ZipFile, entry: yauzl.Entry, path: string, content: Buffer | undefined): WheelFile {
