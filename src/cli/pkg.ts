@@ -7,7 +7,7 @@ import { type DebFile, extractDeb, listDeb, readDeb } from '../deb/archive.ts';
 import { getField } from '../deb/control.ts';
 import { type BuildRequest, type BuildResult, buildPackages, type DependencyMode, planBuild } from '../pkg/build.ts';
 import { diffDebs, diffText } from '../pkg/diff.ts';
-import { dotText, planGraph } from '../pkg/graph.ts';
+import { dotText, packageGraph, planGraph } from '../pkg/graph.ts';
 import { packageInfo, packageInfoText } from '../pkg/info.ts';
 import { type Finding, lintDeb } from '../pkg/lint.ts';
 import type { UsedProxy } from '../release/proxy-use.ts';
@@ -128,6 +128,17 @@ function addInspection(pkg: Command, cli: Cli): void {
         const target = resolve(cx.cwd, dir);
         await extractDeb(cx, resolve(cx.cwd, file), target);
         return { data: { target }, text: target };
+      }),
+    );
+  pkg
+    .command('graph')
+    .description('who of these packages needs whom, in the language of Graphviz; with --json nodes and edges')
+    .argument('<files...>', '.deb files')
+    .action(
+      cli.action(async (cx, files: string[]) => {
+        const infos = await Array.fromAsync(files, (file) => readDeb(cx, resolve(cx.cwd, file)));
+        const graph = packageGraph(infos.map((one) => one.package));
+        return { data: graph, text: printable(dotText(graph)) };
       }),
     );
   pkg

@@ -22,14 +22,14 @@ function buildkit(...args: string[]) {
 }
 
 /** A package made by dpkg-deb itself: foreign to us. */
-async function foreign(name: string, version: string, content: string): Promise<string> {
+async function foreign(name: string, version: string, content: string, more = ''): Promise<string> {
   const tree = join(scratch, `${name}-${version}`);
   await mkdir(join(tree, 'DEBIAN'), { recursive: true });
   await mkdir(join(tree, 'usr/local/lib'), { recursive: true });
   await writeFile(join(tree, 'usr/local/lib/data'), content);
   await writeFile(
     join(tree, 'DEBIAN/control'),
-    `Package: ${name}\nVersion: ${version}\nArchitecture: all\nMaintainer: Ada <ada@debian.org>\nDescription: x\n`,
+    `Package: ${name}\nVersion: ${version}\nArchitecture: all\nMaintainer: Ada <ada@debian.org>\n${more}Description: x\n`,
   );
   const deb = join(scratch, `${name}_${version}.deb`);
   await run({}, 'dpkg-deb', ['--root-owner-group', '--build', tree, deb], { env: { SOURCE_DATE_EPOCH: '1700000000' } });
@@ -73,6 +73,28 @@ describe('looking into packages', () => {
     expect(both.filter((one) => one.policy === 'lintian').map((one) => one.code)).toContain('dir-in-usr-local');
   });
 
+  it('draws who needs whom, by name, version and Provides', async () => {
+    const files = [
+      await foreign('needs', '1', 'x', 'Pre-Depends: bash\nDepends: gone | virtual (>= 2), other (>= 9), needs\n'),
+      await foreign('giver', '3', 'x', 'Provides: virtual (= 2)\n'),
+      await foreign('other', '8', 'x', 'Depends: giver\n'),
+    ];
+    const { nodes, edges } = JSON.parse((await buildkit('pkg', 'graph', ...files, '--json')).stdout);
+    expect(edges.map((one: { from: string; to: string }) => `${one.from} ${one.to}`)).toEqual([
+      'needs bash',
+      'needs giver',
+      'needs other',
+      'other giver',
+    ]);
+    expect(nodes.map((one: { name: string; decision: string }) => `${one.name} ${one.decision}`)).toEqual([
+      'needs given',
+      'giver given',
+      'other given',
+      'bash other',
+    ]);
+    expect((await buildkit('pkg', 'graph', ...files)).stdout).toContain('"needs" -> "giver";');
+  });
+
   it('says what differs, and that nothing does', async () => {
     const [a, b] = [await foreign('four', '1', 'x'), await foreign('four', '2', 'yy')];
     const diff = await buildkit('pkg', 'diff', a, b, '--json');
@@ -94,7 +116,7 @@ describe('looking into packages', () => {
   it('takes a cut package as an error of the user', async () => {
     const deb = await foreign('five', '1', 'x');
     await writeFile(join(scratch, 'cut.deb'), (await readFile(deb)).subarray(0, 150));
-    for (const verb of ['info', 'contents', 'lint'])
+    for (const verb of ['info', 'contents', 'lint', 'graph'])
       expect((await buildkit('pkg', verb, 'cut.deb')).exitCode, verb).toBe(1);
     expect((await buildkit('pkg', 'extract', 'cut.deb', 'cut-out')).exitCode).toBe(1);
   });
