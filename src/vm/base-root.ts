@@ -10,6 +10,7 @@ import type { Context } from '../core/context.ts';
 import { errnoOf, ToolError, UserError } from '../core/errors.ts';
 import { exists, explainWriteError, readIfThere } from '../core/files.ts';
 import { run } from '../core/run.ts';
+import { missingProgramHint } from '../core/tools.ts';
 import { keepBefore, keepRoot, keptDir, keptDirs, keptNames, rootPlace, takeBefore } from './base-kept.ts';
 import { chooseOwner, type Owner, removeTree } from './base-owner.ts';
 import { type BaseRecipe, mmdebstrapArgs, sourcesFile, stageArgs } from './base-plan.ts';
@@ -231,13 +232,27 @@ async function inStage<T>(
         cause: error,
       });
     }
-    if (!(error instanceof ToolError)) throw explainWriteError(error, basesDir);
-    const { code, command, stderrTail, status, cause } = error;
-    const hint = error.hint === undefined ? `see the log; then ${again}` : `${error.hint}; then ${again}`;
-    const more = { hint, command, stderrTail, status, cause: cause ?? error, logFile };
-    const reason = code === 'tool-failed' ? failed : `${failed}: ${error.message}`;
-    throw new ToolError(code === 'tool-failed' ? 'base-stage-failed' : code, reason, more);
+    throw asStageError(explainWriteError(error, basesDir), failed, again, logFile);
   }
+}
+
+/** The failure of a program or a check as that of a stage, with how to go on. Pure. */
+export function asStageError(error: unknown, failed: string, again: string, logFile: string): unknown {
+  if (error instanceof UserError) {
+    const hint = error.hint === undefined ? again : `${error.hint}; then ${again}`;
+    return new UserError(error.code, `${failed}: ${error.message}`, { hint, file: error.file, cause: error });
+  }
+  if (!(error instanceof ToolError)) return error;
+  const { command, stderrTail, status, cause } = error;
+  // what starts a program for us cannot say where it comes from
+  const missing = /^(?:setpriv|unshare): failed to execute (\S+): No such file/m.exec(stderrTail)?.[1];
+  const [code, message, todo] =
+    missing === undefined
+      ? [error.code, error.message, error.hint ?? 'see the log']
+      : ['tool-missing', `'${missing}' is not installed`, missingProgramHint(missing)];
+  const more = { hint: `${todo}; then ${again}`, command, stderrTail, status, cause: cause ?? error, logFile };
+  if (code === 'tool-failed') return new ToolError('base-stage-failed', failed, more);
+  return new ToolError(code, `${failed}: ${message}`, more);
 }
 
 /** The place that is to blame where there was no room; undefined: there was. */
