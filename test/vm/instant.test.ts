@@ -152,7 +152,7 @@ describe('instant clones', () => {
     expect((await again.must(['hostname'])).stdout).toBe('buildkit77\n');
   });
 
-  it('serve vm test, which starts a proxy for the time of the test', { timeout: 15 * MINUTES }, async () => {
+  it('serve vm test, which starts a proxy for the time of the test', { timeout: 20 * MINUTES }, async () => {
     await using own = await createWorld();
     const keys = { ...own.context, stateDir: context.stateDir };
     (await publishedRepo({ ...own, context: keys }, 'greeting'))[Symbol.dispose]();
@@ -161,7 +161,7 @@ describe('instant clones', () => {
     const buildkit = (...args: string[]) =>
       run({}, BUILDKIT, ['-C', own.path, '--state', context.stateDir, ...args], {
         okExitCodes: [1],
-        timeoutMs: 10 * MINUTES,
+        timeoutMs: 18 * MINUTES,
       });
     const tested = await buildkit('vm', 'test', 'greeting', '--instant', '--proxy', 'auto', '--json');
     expect(tested.stderr).not.toMatch(/^error/m);
