@@ -74,10 +74,16 @@ describe('an image from elsewhere', () => {
       expect(await inside('getent hosts host.buildkit')).toMatch(/^10\.0\.2\.2 /);
       const removed = await vm(['base', 'remove', 'cloud-12'], [1]);
       expect(removed.stderr).toContain('buildkit12');
+
+      await vm(['stop', '12', '--timeout', '300']);
+      await vm(['clone', '12', '14']);
+      await vm(['start', '14']); // a login: the host key is its own, since any other is refused
+      expect((await vm(['run', '14', '--', 'hostname'])).stdout).toBe('buildkit14\n');
+      await vm(['destroy', '14']);
       await vm(['destroy', '12']);
       await vm(['base', 'remove', 'cloud-12']);
     },
-    BOOT_MS * 2,
+    BOOT_MS * 4,
   );
 
   it(
