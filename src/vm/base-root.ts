@@ -227,8 +227,7 @@ async function inStage<T>(
     const full = await fullPlace(error, [basesDir, ...(await elsewhereOf(scratch)).map((folder) => dirname(folder))]);
     if (full !== undefined) {
       throw new UserError('cannot-write', `${failed}: no room left on the disk of '${full}'`, {
-        hint: `free some room (a build takes about 3 GB while it runs), then ${again}; nothing half made was left`,
-        file: logFile,
+        hint: `free some room (a build takes about 3 GB while it runs), then ${again}; nothing half made was left (log: ${logFile})`,
         cause: error,
       });
     }
