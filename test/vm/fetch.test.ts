@@ -41,7 +41,7 @@ beforeAll(async () => {
   await writeDisk(world.context, { ...request, uefi: false, force: false });
 }, BUILD_MS);
 afterAll(async () => {
-  await vm(['destroy', '12'], [1]); // where a test failed before it did so
+  for (const name of ['12', '14']) await vm(['destroy', name], [1]); // where a test failed before it did so
   await world[Symbol.asyncDispose]();
 }, 60_000);
 
