@@ -126,7 +126,6 @@ describe('a soak', () => {
         expect((await verifyCache(cache)).problems).toEqual([]);
       }
       expect(wrong).toEqual([]);
-      console.log('whole', whole, answers);
       expect(whole).toBeGreaterThan(ANSWERS);
     } finally {
       await rm(dir, { recursive: true, force: true });
