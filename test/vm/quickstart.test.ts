@@ -54,12 +54,14 @@ describe('quickstart', () => {
     expect(second.stdout).toMatch(/^try next:$/m);
   });
 
-  it('fails with exit code 1 and keeps the evidence when the service does not answer as it should', {
+  it('fails with exit code 1 and keeps the evidence when a package cannot be installed, through a proxy of its own', {
     timeout: LIMIT_MS,
   }, async () => {
     const project = join(folder, 'work/hello-service');
+    const cache = join(folder, 'cache');
+    const proxied = { BUILDKIT_PROXY_USE: 'auto', BUILDKIT_PROXY_DIR: cache, BUILDKIT_PROXY_LISTEN: '127.0.0.1:1' };
     const wrong = await run({}, BUILDKIT, ['-C', project, 'release', 'run', '--json'], {
-      env: { ...index.env, BUILDKIT_RELEASE_INSTALL: 'hello-service,no-such-package' },
+      env: { ...index.env, ...proxied, BUILDKIT_RELEASE_INSTALL: 'hello-service,no-such-package' },
       timeoutMs: LIMIT_MS,
       okExitCodes: [1],
     });
@@ -67,5 +69,10 @@ describe('quickstart', () => {
     const { test } = JSON.parse(wrong.stdout);
     expect(test.passed).toBe(false);
     expect(JSON.stringify(test.steps)).toContain('no-such-package');
+    expect(test.steps[0]).toMatchObject({ name: 'apt-get update', passed: true });
+    expect(wrong.stderr).toContain('started for this command');
+    // what the machine alone asks for: there is no other reader of updates to a suite
+    const kept = await buildkit('proxy', 'ls', 'bookworm-updates', '--cache', cache);
+    expect(kept.stdout).toContain('bookworm-updates/InRelease');
   });
 });
