@@ -2,7 +2,7 @@
 
 import { once } from 'node:events';
 import { chmod, cp, mkdir, readdir, readFile, utimes, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:http';
+import { createServer, get } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -14,7 +14,7 @@ import { debianSources } from '../../src/deb/mirror.ts';
 import { type BuildRequest, type BuildResult, buildPackages, planBuild } from '../../src/pkg/build.ts';
 import { reproduce } from '../../src/pkg/reproduce.ts';
 import { controlOf, openClone } from '../../src/pkg/root/clone.ts';
-import { type BuildRoot, createRoot, listRoots, updateRoot } from '../../src/pkg/root/root.ts';
+import { aptProxy, type BuildRoot, createRoot, listRoots, updateRoot } from '../../src/pkg/root/root.ts';
 import { KeyStore } from '../../src/repo/keys.ts';
 import { Repo } from '../../src/repo/repo.ts';
 import { writeWheel } from '../support/python-wheel.ts';
@@ -24,6 +24,7 @@ const LONG = 600_000;
 let world: World;
 let root: BuildRoot;
 let tiny: BuildResult;
+let proxy: { readonly url: string; readonly asked: readonly string[] } & Disposable;
 
 const request = (input: string, out: string, more: Partial<BuildRequest> = {}): BuildRequest => ({
   inputs: [input],
@@ -80,18 +81,40 @@ async function refusal(promise: Promise<unknown>): Promise<UserError> {
   );
 }
 
+/** An apt proxy that hands on what it is asked for, to the one that this machine has or to the mirror itself. */
+async function notingProxy(): Promise<typeof proxy> {
+  const asked: string[] = [];
+  const above = await aptProxy(world.context);
+  const server = createServer(({ url = '', headers }, answer) => {
+    asked.push(url);
+    const { hostname, port, pathname, search } = new URL(above ?? url);
+    const path = above === undefined ? `${pathname}${search}` : url;
+    get({ hostname, port: port || 80, path, headers }, (reply) => {
+      answer.writeHead(reply.statusCode ?? 502, reply.headers);
+      reply.pipe(answer);
+    }).on('error', () => answer.destroy());
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const close = () => server.close().closeAllConnections();
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, asked, [Symbol.dispose]: close };
+}
+
 beforeAll(async () => {
   world = await createWorld();
-  root = (await createRoot(world.context, { suite: 'bookworm' })).root;
+  proxy = await notingProxy();
+  root = (await createRoot(world.context, { suite: 'bookworm', proxy: proxy.url })).root;
   await makeSource('tiny', '%:\n\tdh $@\n', { needs: 'debhelper-compat (= 12)', arch: 'any' });
   await writeFile(path('tiny/tiny.c'), '#include <stdio.h>\nint main(void) { puts("hello " __FILE__); return 0; }\n');
   await writeFile(
     path('tiny/Makefile'),
     'tiny: tiny.c\n\t$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $<\ninstall:\n\tinstall -D tiny $(DESTDIR)/usr/bin/tiny\nclean:\n\trm -f tiny\n',
   );
-  tiny = await buildPackages(world.context, request('./tiny', 'out', { isolation: 'auto' }));
+  tiny = await buildPackages(world.context, request('./tiny', 'out', { isolation: 'auto', proxy: proxy.url }));
 }, LONG);
-afterAll(() => world?.[Symbol.asyncDispose]());
+afterAll(async () => {
+  proxy?.[Symbol.dispose]();
+  await world?.[Symbol.asyncDispose]();
+});
 
 describe('a build root', () => {
   it('is made once', async () => {
@@ -99,6 +122,16 @@ describe('a build root', () => {
     expect(root.clone).toBe('overlay');
     expect(root.id).toMatch(/^bookworm-amd64-[0-9a-f]{12}$/);
     expect(root.packages.some((one) => one.startsWith('build-essential='))).toBe(true);
+  });
+
+  it('was fetched through the proxy that was named, and so was what a build needs; nothing of it stays', async () => {
+    const uris = (await debianSources(world.context, 'bookworm')).flatMap((one) => one.uris);
+    const plain = uris.some((uri) => uri.startsWith('http:')); // others go past an apt proxy
+    for (const name of ['gcc', 'debhelper']) {
+      expect(proxy.asked.some((url) => basename(url).startsWith(`${name}_`))).toBe(plain);
+    }
+    const noted = ['-rlF', proxy.url, join(root.dir, 'tree/etc'), join(root.dir, 'root.json')];
+    expect((await run(world.context, 'grep', noted, { okExitCodes: [1] })).stdout).toBe('');
   });
 
   it('gives a build a machine of its own: no network, no rights, no services, a fixed environment', async () => {
@@ -334,6 +367,31 @@ describe('pkg build of a Debian source', () => {
     );
   });
 
+  it('builds format 1.0: native, and as a diff beside upstream’s tarball', async () => {
+    const rules = (name: string) =>
+      plainRules(
+        `mkdir -p debian/${name}/DEBIAN && dpkg-gencontrol -p${name} -Pdebian/${name} && dpkg-deb --root-owner-group -b debian/${name} ..`,
+      );
+    for (const name of ['old-native', 'old-diff']) {
+      await writeFile(join(await makeSource(name, rules(name)), 'debian/source/format'), '1.0\n');
+    }
+    const changelog = path('old-diff/debian/changelog');
+    await writeFile(changelog, (await readFile(changelog, 'utf8')).replace('1:1.0', '1:1.0-1'));
+    await mkdir(path('old-diff-1.0'));
+    for (const folder of ['old-diff', 'old-diff-1.0']) await writeFile(path(folder, 'text'), 'of upstream\n');
+    await run(world.context, 'tar', ['-C', world.path, '-czf', path('old-diff_1.0.orig.tar.gz'), 'old-diff-1.0']);
+    for (const name of ['old-native', 'old-diff']) await buildPackages(world.context, request(`./${name}`, 'out-old'));
+    expect((await readdir(path('out-old'))).filter((name) => !/\.(changes|buildinfo)$/.test(name)).sort()).toEqual([
+      'old-diff_1.0-1.diff.gz',
+      'old-diff_1.0-1.dsc',
+      'old-diff_1.0-1_all.deb',
+      'old-diff_1.0.orig.tar.gz',
+      'old-native_1.0.dsc',
+      'old-native_1.0.tar.gz',
+      'old-native_1.0_all.deb',
+    ]);
+  });
+
   it('builds on this machine where that is wanted', async () => {
     await makeSource(
       'hosted',
@@ -420,6 +478,7 @@ describe('pkg build of a Python source in a root', () => {
       await writeWheel(path('links'), { name, version: '1', files: { [`${name}.py`]: '' } });
     }
     await makeProject('where');
+    await makeSdist('1.0', '2.1', { evil: path('evil-was-here') });
   });
 
   it('runs its code there alone, with what the back end declares and asks for', { timeout: LONG }, async () => {
@@ -457,7 +516,6 @@ describe('pkg build of a Python source in a root', () => {
   };
 
   it('builds an sdist of the index, whose code never runs here, not even for its metadata', async () => {
-    await makeSdist('1.0', '2.1', { evil: path('evil-was-here') });
     const built = await buildPackages(python(), request('where==1.0', 'out-sdist'));
     expect(await facts(built)).toContain("[29999, 'Network is unreachable'");
     expect(await exists(path('evil-was-here'))).toBe(false);
