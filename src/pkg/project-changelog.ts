@@ -21,7 +21,7 @@ export interface ProjectChanges {
   readonly older: string;
 }
 
-export const NO_CHANGES: ProjectChanges = { changes: [], older: '' };
+const NO_CHANGES: ProjectChanges = { changes: [], older: '' };
 
 const MAX_COMMITS = 5000;
 const MAX_ENTRIES = 50;
