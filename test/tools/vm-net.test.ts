@@ -65,13 +65,14 @@ function serve(at: Namespace, port: number) {
   return new Promise<void>((done) => program.stdout.once('data', () => done()));
 }
 
-async function get(from: Namespace, url: string): Promise<string> {
-  const script = `fetch('${url}', { signal: AbortSignal.timeout(3000) }).then((r) => r.text()).then(console.log, (e) => console.log('failed', e.cause?.code ?? e.name))`;
+/** @param limitMs short only where packets are dropped without a word */
+async function get(from: Namespace, url: string, limitMs = 60_000): Promise<string> {
+  const script = `fetch('${url}', { signal: AbortSignal.timeout(${limitMs}) }).then((r) => r.text()).then(console.log, (e) => console.log('failed', e.cause?.code ?? e.name))`;
   return (await from.run(NODE, ['-e', script])).stdout.trim();
 }
 
 async function ask(from: Namespace, server: string, name: string): Promise<string> {
-  const script = `const r = new (require('dns').promises.Resolver)({ timeout: 4000, tries: 1 }); r.setServers(['${server}']); r.resolve4('${name}').then((a) => console.log(a.join()), (e) => console.log('failed', e.code))`;
+  const script = `const r = new (require('dns').promises.Resolver)({ timeout: 60000, tries: 1 }); r.setServers(['${server}']); r.resolve4('${name}').then((a) => console.log(a.join()), (e) => console.log('failed', e.code))`;
   return (await from.run(NODE, ['-e', script])).stdout.trim();
 }
 
@@ -196,7 +197,7 @@ describe('vm net', () => {
     expect(await get(guest, 'http://203.0.113.1:8000/')).toBe('203.0.113.2');
     expect(await get(host, 'http://192.168.100.10:8001/')).toBe('192.168.100.254');
     await world.run('ip', ['route', 'add', '192.168.100.0/24', 'via', '203.0.113.2']);
-    expect(await get(world, 'http://192.168.100.10:8001/')).toMatch(/^failed/);
+    expect(await get(world, 'http://192.168.100.10:8001/', 3000)).toMatch(/^failed/);
   });
 
   it('gives the lease and the names of the number scheme', async () => {
