@@ -1,9 +1,11 @@
 /**
  * `node bench/vm.ts [ROUNDS]`: how soon a machine can be worked in. The plain recipe (QEMU and ssh as anyone would start them),
- * ours to a settled system, an instant clone to a working `run true`, four clones at once; what `vm create` costs. In turns,
- * under the acceleration that this machine has, with the CPU seconds of QEMU. The plain recipe boots a base of `--plain`. BUILDKIT_TEST_STATE names a state folder whose base is used.
+ * ours to a settled system, an instant clone to a working `run true`, four clones at once; what `vm create` costs; and on one and the
+ * same image with a boot loader, autopkgtest's qemu runner beside ours, both to a working `true`. In turns, under the acceleration
+ * that this machine has, with the CPU seconds of QEMU. The plain recipe boots a base of `--plain`. The runner is Debian's package
+ * autopkgtest. BUILDKIT_TEST_STATE names a state folder whose base is used.
  */
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,7 +14,10 @@ import { scratchFolder } from '../src/core/files.ts';
 import { silentLog } from '../src/core/log.ts';
 import { run, start } from '../src/core/run.ts';
 import { chooseAccel } from '../src/vm/accel.ts';
-import { type Base, buildBase } from '../src/vm/base.ts';
+import { type Base, buildBase, removeBase } from '../src/vm/base.ts';
+import { buildDisk } from '../src/vm/disk-build.ts';
+import { parseTarget } from '../src/vm/disk-target.ts';
+import { fetchBase } from '../src/vm/fetch-base.ts';
 import { oemString } from '../src/vm/guest.ts';
 import { userKey } from '../src/vm/key.ts';
 import { createVm, machineStatus, readMachine } from '../src/vm/machine.ts';
@@ -56,6 +61,81 @@ async function plainBoot(context: Context, base: Base, folder: string): Promise<
   return cpu;
 }
 
+const SHELL_UNIT = `[Service]
+ExecStart=/bin/sh
+StandardInput=tty-fail
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/hvc1
+# the device comes late
+Restart=always
+RestartSec=1
+[Unit]
+StartLimitIntervalSec=0
+`;
+
+/** An image that boots by itself, with the root shell on hvc1 and the 9p that autopkgtest's runner asks of one. */
+async function makeImage(context: Context, folder: string): Promise<string> {
+  const units = join(folder, 'overlay/etc/systemd/system');
+  await mkdir(join(units, 'multi-user.target.wants'), { recursive: true });
+  await writeFile(join(units, 'bench-shell.service'), SHELL_UNIT);
+  await symlink('../bench-shell.service', join(units, 'multi-user.target.wants/bench-shell.service'));
+  const image = join(folder, 'image.qcow2');
+  const target = parseTarget(`qcow2:${image}`);
+  const request = { suite: 'bookworm', size: '4G', kernelFlavour: 'generic' } as const;
+  await buildDisk(context, { ...request, overlay: join(folder, 'overlay'), target });
+  return image;
+}
+
+/** A QEMU for the runner under the acceleration that ours has: it would take any /dev/kvm for one that works. */
+async function wrapQemu(folder: string, accel: readonly string[]): Promise<string> {
+  const path = join(folder, 'qemu-system-x86_64');
+  const script = `#!/bin/sh
+skip=
+for word do
+  shift
+  [ -z "$skip" ] || { skip=; continue; }
+  case $word in -enable-kvm) continue ;; -cpu) skip=1; continue ;; esac
+  set -- "$@" "$word"
+done
+PATH=/usr/local/bin:/usr/bin:/bin exec qemu-system-x86_64 "$@" ${accel.join(' ')}
+`;
+  await writeFile(path, script, { mode: 0o755 });
+  return path;
+}
+
+/** Speaks with the runner as autopkgtest does (README.virtualisation-server). */
+async function runnerBoot(image: string, folder: string, qemu: string, settled: () => void): Promise<undefined> {
+  const args = ['-c', '2', '--ram-size', '1024', '--timeout-reboot', '1200', '-q', qemu, '-o', folder, image];
+  await using runner = start({}, 'autopkgtest-virt-qemu', args);
+  const lines = runner.stdout.setEncoding('utf8')[Symbol.asyncIterator]();
+  let text = '';
+  const answer = async (): Promise<string> => {
+    while (!text.includes('\n')) {
+      const { value, done } = await lines.next();
+      if (done) {
+        await runner.ended; // says why
+        throw new Error("autopkgtest's runner ended");
+      }
+      text += value;
+    }
+    const [line = '', ...rest] = text.split('\n');
+    text = rest.join('\n');
+    if (!line.startsWith('ok')) throw new Error(`autopkgtest's runner says: ${line}`);
+    return line.slice(3);
+  };
+  await answer();
+  runner.stdin.write('open\n');
+  await answer();
+  runner.stdin.write('print-auxverb-command\n');
+  const [program = '', ...words] = (await answer()).split(/[\s,]+/).map(decodeURIComponent);
+  await run({}, program, [...words, 'true'], { timeoutMs: 600_000 });
+  settled();
+  runner.stdin.write('quit\n');
+  await runner.exitCode;
+  return undefined;
+}
+
 /** Fields utime and stime of proc(5), in hundredths of a second. */
 async function cpuSeconds(pid: number): Promise<number> {
   const text = await readFile(`/proc/${pid}/stat`, 'utf8');
@@ -96,6 +176,13 @@ async function compare(rounds: number): Promise<void> {
   const plainBase = await buildBase(context, { suite: 'bookworm', profile: 'plain' });
   const base = await buildBase(context, { suite: 'bookworm' });
   await ours(context, base, true, () => {}); // freezes
+  const image = await makeImage(context, scratch.path);
+  const source = { source: image, cwd: scratch.path, digests: {}, imageDigests: {} };
+  const same = await fetchBase(context, { ...source, name: 'bench-image', replace: true });
+  await using stack = new AsyncDisposableStack();
+  stack.defer(async () => void (await removeBase(context, same.id, [])));
+  const choice = await chooseAccel(context, 'auto', base);
+  const wrapped = await wrapQemu(scratch.path, accelArgs(choice.accel, 'amd64', choice.cpu).slice(2));
   const results = new Map<string, number[]>();
   const note = async (name: string, body: (settled: () => void) => Promise<number | undefined>) => {
     const [seconds, cpu] = await timed(body);
@@ -107,6 +194,16 @@ async function compare(rounds: number): Promise<void> {
     await note('plain recipe, to ssh', () => plainBoot(context, plainBase, join(scratch.path, `plain${round}`)));
     await note('ours, to a settled system', (settled) => ours(context, base, false, settled));
     await note('instant clone, to run true', (settled) => ours(context, base, true, settled));
+    try {
+      await note('one image: autopkgtest-virt-qemu, to true', (settled) =>
+        runnerBoot(image, scratch.path, wrapped, settled),
+      );
+    } catch (error) {
+      // it gives the shell in the guest one second to answer: too little on a busy machine
+      const { message, stderrTail = '' } = error as Error & { stderrTail?: string };
+      console.log(`  one image: autopkgtest-virt-qemu failed: ${message} ${stderrTail}`);
+    }
+    await note('one image: ours, to true', (settled) => ours(context, same, false, settled));
     await note('four instant clones at once', async () => {
       return (await Promise.all([1, 2, 3, 4].map(() => ours(context, base, true, () => {})))).reduce((a, b) => a + b);
     });
@@ -121,6 +218,10 @@ async function compare(rounds: number): Promise<void> {
   for (const [name, values] of results) {
     console.log(`${name}: median ${median(values).toFixed(2)} s, ${(median(values) / plain).toFixed(2)} of plain`);
   }
+  const [theirs, own] = ['autopkgtest-virt-qemu', 'ours'].map((who) =>
+    median(results.get(`one image: ${who}, to true`) ?? []),
+  );
+  console.log(`one image: ours takes ${((own ?? 0) / (theirs || 1)).toFixed(2)} of autopkgtest's runner`);
 }
 
 await compare(Number(process.argv[2] ?? 3));
