@@ -48,11 +48,25 @@ export async function unpackTree(
   };
   // a package is emptied before it is filled: those inside of it come later
   for (const [, level] of [...Map.groupBy(wanted, depthOf)].sort(([a], [b]) => a - b)) {
-    const limit = pLimit(FETCHES_AT_ONCE);
-    await guarded(context, request, () => Promise.all(level.map((module) => limit(() => unpackOne(module)))));
+    await guarded(context, request, () => allOrFirstError(level, unpackOne));
   }
   await linkPrograms(request.folder, modules);
   return warnings.sort();
+}
+
+/** Starts no more when one fails, but waits for those under way: whoever removes the folder must not find others still writing into it. */
+async function allOrFirstError<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const limit = pLimit(FETCHES_AT_ONCE);
+  let failure: { readonly reason: unknown } | undefined;
+  const one = async (item: T) => {
+    try {
+      if (failure === undefined) await work(item);
+    } catch (reason) {
+      failure ??= { reason };
+    }
+  };
+  await Promise.all(items.map((item) => limit(() => one(item))));
+  if (failure !== undefined) throw failure.reason;
 }
 
 function depthOf({ location }: NodeModule): number {
