@@ -21,8 +21,8 @@ export default defineConfig({
           name: 'vm',
           include: ['test/vm/**/*.test.ts'],
           globalSetup: './test/support/vm-bases.ts',
-          // machines share two cores: one file after the other, and after the other tiers
-          fileParallelism: false,
+          // machines share two cores with each other, and not with the other tiers
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
           testTimeout: 600_000,
           hookTimeout: 600_000,

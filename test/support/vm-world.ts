@@ -35,8 +35,7 @@ export async function createVmWorld(below = 'state'): Promise<VmWorld> {
     cacheDir: join(folder, 'cache'),
     programDir: resolve(import.meta.dirname, '../..'),
   };
-  const { BUILDKIT_TEST_BASES: shared, BUILDKIT_TEST_STATE: own } = process.env;
-  if (shared && !own) await takeBases(context, shared);
+  await takeBases(context);
   const base = await buildBase(context, { suite: 'bookworm' });
   return {
     context,
@@ -51,7 +50,9 @@ export async function createVmWorld(below = 'state'): Promise<VmWorld> {
 }
 
 /** Bases of the whole run, the one that is wanted built where it is missing, by links to their files, which nobody writes to. */
-async function takeBases(context: Context, shared: string): Promise<void> {
+export async function takeBases(context: Context): Promise<void> {
+  const { BUILDKIT_TEST_BASES: shared, BUILDKIT_TEST_STATE: own } = process.env;
+  if (!shared || own) return;
   await buildBase({ ...context, stateDir: shared }, { suite: 'bookworm' });
   await mkdir(join(context.stateDir, 'vm'), { recursive: true });
   await run({}, 'cp', ['-al', '--', join(shared, 'vm/bases'), join(context.stateDir, 'vm/bases')]);

@@ -12,6 +12,7 @@ import { KeyStore } from '../../src/repo/keys.ts';
 import { Repo } from '../../src/repo/repo.ts';
 import { connect, makeNamespace, type Namespace, processesWith } from '../support/netns.ts';
 import { makePackage } from '../support/packages.ts';
+import { takeBases } from '../support/vm-world.ts';
 import { createWorld, type World } from '../support/world.ts';
 
 const BUILDKIT = resolve(import.meta.dirname, '../../bin/buildkit');
@@ -32,6 +33,7 @@ beforeAll(async () => {
   world = stack.use(await createWorld());
   state = process.env.BUILDKIT_TEST_STATE ?? world.context.stateDir;
   // built outside: the namespace knows no mirror
+  await takeBases(world.context);
   await run({}, BUILDKIT, ['--state', state, 'vm', 'base', 'build', '--suite', 'bookworm'], { timeoutMs: BUILD_MS });
   host = stack.use(await makeNamespace('host'));
   outside = stack.use(await makeNamespace('world'));
