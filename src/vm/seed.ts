@@ -213,6 +213,12 @@ export interface SeedRequest {
   }[];
 }
 
+/** @param line an address and a name, in place of the line that the name had */
+function hostsScript(line: string): string {
+  const name = line.slice(line.lastIndexOf(' ') + 1).replaceAll('.', '\\.');
+  return `sed -i '/ ${name}$/d' /etc/hosts; echo '${line}' >>/etc/hosts`;
+}
+
 function oncePerMachine(what: string, script: string): string[] {
   return ['cloud-init-per', 'instance', what, 'sh', '-c', script];
 }
@@ -224,6 +230,7 @@ export function seedFiles(request: SeedRequest): SeedFile[] {
   const user = {
     hostname: request.hostname,
     preserve_hostname: false,
+    updates: { network: { when: ['boot-new-instance', 'boot'] } },
     disable_root: false,
     ssh_pwauth: false,
     ssh_authorized_keys: request.authorizedKeys,
@@ -234,7 +241,8 @@ export function seedFiles(request: SeedRequest): SeedFile[] {
       ? {}
       : {
           bootcmd: [
-            ...request.hosts.map((line) => oncePerMachine('hosts', `echo '${line}' >>/etc/hosts`)),
+            // at each boot: they change with the network, as the addresses do
+            ...request.hosts.map((line) => ['sh', '-c', hostsScript(line)]),
             ...(request.machineId === undefined
               ? []
               : [oncePerMachine('machine-id', `echo ${request.machineId} >/etc/machine-id`)]),

@@ -575,7 +575,7 @@ async function goOn(
 async function takeSeat(
   context: Context,
   record: MachineRecord,
-  { network, forwards }: StartOptions,
+  { network, forwards, netOptions }: StartOptions,
 ): Promise<NetworkSeat | undefined> {
   if (network === undefined) return undefined;
   const { name, number } = record;
@@ -589,6 +589,7 @@ async function takeSeat(
       hint: 'on a bridge the machine has an address of its own: leave --port out',
     });
   }
+  if (netOptions) context.log.warn('QEMU_NET_OPTS is for the user network: on a bridge it is not used');
   return joinNetwork(context, network.spec, { name, number, tap: network.tap });
 }
 
