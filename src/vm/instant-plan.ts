@@ -152,6 +152,8 @@ function cardScript(frozen: GuestNet, own: GuestNet): string[] {
     `  $card = $one if open($address, '<', "/sys/class/net/$one/address") && <$address> eq "${frozen.mac}\\n";`,
     '}',
     "check('card', $card && socket($socket, 2, 2, 0));",
+    // the new MAC is told to the network: QEMU's would ask for it, lose what it asks for, and try again after six seconds
+    'open($address, \'>\', "/proc/sys/net/ipv4/conf/$card/arp_notify") && print($address 1) && close($address);',
     `check('MAC', ioctl($socket, 0x8924, pack('a16SH12x16', $card, 1, '${own.mac.replaceAll(':', '')}')));`,
     ...(own.address === frozen.address ? [] : [setAddress('0x8916', hexOf(address)), setAddress('0x891c', mask)]),
     ...(own.address === frozen.address || own.gateway === ''

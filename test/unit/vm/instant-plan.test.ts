@@ -79,6 +79,8 @@ describe('resumeScript', () => {
   it('gives the card its own MAC, and another address where it sits elsewhere', () => {
     expect(script).toContain("ioctl($socket, 0x8924, pack('a16SH12x16', $card, 1, '52540000000a'))");
     expect(script).not.toMatch(/0x8916|0x890b|resolv\.conf/);
+    expect(script.indexOf('arp_notify')).toBeGreaterThan(0); // a network that has to ask loses the first connection
+    expect(script.indexOf('arp_notify')).toBeLessThan(script.indexOf('0x8924'));
     for (const part of ["2, 'c0a8640a'", "2, 'ffffff00'", "2, 2, 'c0a864fe', 2, 3"]) expect(onBridge).toContain(part);
     const packs = onBridge.match(/pack\('[^']+', [^()]+\)(?=\)\))/g) ?? [];
     const lengths = `my $card = 'eth0'; print join ' ', map { length } ${packs.join(', ')}`;
