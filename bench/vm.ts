@@ -82,7 +82,7 @@ async function makeImage(context: Context, folder: string): Promise<string> {
   await symlink('../bench-shell.service', join(units, 'multi-user.target.wants/bench-shell.service'));
   const image = join(folder, 'image.qcow2');
   const target = parseTarget(`qcow2:${image}`);
-  const request = { suite: 'bookworm', size: '4G', kernelFlavour: 'generic' } as const;
+  const request = { suite: 'bookworm', size: '4G', kernelFlavour: 'generic', include: ['python3'] } as const;
   await buildDisk(context, { ...request, overlay: join(folder, 'overlay'), target });
   return image;
 }
