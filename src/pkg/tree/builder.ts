@@ -7,9 +7,10 @@
 import { createHash } from 'node:crypto';
 import { lstat, readdir, readFile, readlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import type { Context } from '../../core/context.ts';
 import { errnoOf, UserError } from '../../core/errors.ts';
-import { digestFile, exists } from '../../core/files.ts';
+import { createDigester, exists } from '../../core/files.ts';
 import { didYouMean } from '../../core/nearest.ts';
 import { isArch } from '../../deb/arch.ts';
 import type { DebEntry, DebSpec, MaintainerScript } from '../../deb/archive.ts';
@@ -96,7 +97,7 @@ export async function prepareTree(context: Context, folder: string, options: Tre
       triggers: triggers ?? null,
       conffiles: conffiles ?? null,
       date,
-      files: await digestEntries(entries),
+      files: await digestEntries(context, entries),
     }),
     sourceDateEpoch: date,
     make: async () => ({ spec, architecture, warnings: [] }),
@@ -194,18 +195,23 @@ async function readEntries(folder: string, below = ''): Promise<DebEntry[]> {
   return entries;
 }
 
-async function digestEntries(entries: readonly DebEntry[]): Promise<string> {
+const FILES_AT_A_TIME = 256;
+
+async function digestEntries(context: Context, entries: readonly DebEntry[]): Promise<string> {
   const hash = createHash('sha256');
-  for (const entry of entries) {
+  const digest = createDigester('sha256');
+  for (const [index, entry] of entries.entries()) {
+    if (index % FILES_AT_A_TIME === 0) await setImmediate(); // a signal may have come
+    context.signal.throwIfAborted();
     hash.update(JSON.stringify([entry.path, entry.type, entry.mode, entry.link ?? null]));
-    if (entry.source && 'file' in entry.source) hash.update(await digestOf(entry.source.file));
+    if (entry.source && 'file' in entry.source) hash.update(digestOf(digest, entry.source.file));
   }
   return hash.digest('hex');
 }
 
-async function digestOf(file: string): Promise<string> {
+function digestOf(digest: (file: string) => string, file: string): string {
   try {
-    return await digestFile(file, 'sha256');
+    return digest(file);
   } catch (cause) {
     if (errnoOf(cause) !== 'EACCES') throw cause;
     throw new UserError('tree-file', 'no right to read it', { file, cause });
