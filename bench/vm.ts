@@ -127,8 +127,9 @@ async function runnerBoot(image: string, folder: string, qemu: string, settled: 
   await answer();
   runner.stdin.write('open\n');
   await answer();
-  runner.stdin.write('print-auxverb-command\n');
-  const [program = '', ...words] = (await answer()).split(/[\s,]+/).map(decodeURIComponent);
+  runner.stdin.write('print-execute-command\n');
+  const [command = ''] = (await answer()).split(' ');
+  const [program = '', ...words] = command.split(',').map(decodeURIComponent);
   await run({}, program, [...words, 'true'], { timeoutMs: 600_000 });
   settled();
   runner.stdin.write('quit\n');
