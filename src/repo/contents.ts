@@ -8,7 +8,7 @@
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
-import { createGzip, gunzipSync, gzipSync } from 'node:zlib';
+import { createGzip, gzipSync } from 'node:zlib';
 import type { Context } from '../core/context.ts';
 import { type DebFile, listDeb, listDebs } from '../deb/archive.ts';
 import {
@@ -27,6 +27,7 @@ import {
   type KnownBlock,
   renderEntries,
 } from './contents-cache.ts';
+import { listLines, unpackList } from './file-list.ts';
 import { isBoundary, type StanzaStyle } from './indexes.ts';
 import type { Layout } from './layout.ts';
 import { applyOverride, type Override } from './overrides.ts';
@@ -144,8 +145,8 @@ async function addEdits(
   { sha256, place }: ContentsMember,
   sign: '+' | '-',
 ): Promise<void> {
-  for (const path of pathsOf(catalog, sha256)) {
-    const full = edits.add(`${path}\0${place}\0${sign}`);
+  for (const path of listLines(unpackList(catalog.fileList(sha256)!))) {
+    const full = edits.add(`${path.toString()}\0${place}\0${sign}`);
     if (full) await full;
   }
 }
@@ -381,15 +382,4 @@ function renderPaths(files: readonly DebFile[]): string {
 /** A line break in a name would be another line of Contents. */
 function isShown(file: DebFile): boolean {
   return file.type !== 'dir' && !file.path.includes('\n');
-}
-
-/** One string at a time: a list may be longer than everything else in memory. Not by a thread for each: most are small. */
-function* pathsOf(catalog: Catalog, sha256: string): Generator<string> {
-  const text = gunzipSync(catalog.fileList(sha256)!);
-  for (let from = 0; from < text.length; ) {
-    const end = text.indexOf(0x0a, from);
-    const to = end === -1 ? text.length : end;
-    if (to > from) yield text.toString('utf8', from, to);
-    from = to + 1;
-  }
 }

@@ -8,6 +8,7 @@ import { getField, type Paragraph, parseParagraph } from '../deb/control.ts';
 import { formatRelation, parseRelations, RELATION_FIELDS, type RelationGroup } from '../deb/relation.ts';
 import { compareVersions } from '../deb/version.ts';
 import type { CatalogPackage, PublishedPackage } from './catalog.ts';
+import { listLines } from './file-list.ts';
 import { synopsisOf } from './pages-html.ts';
 
 /** One line of a list of packages. */
@@ -41,16 +42,13 @@ export interface PageFiles {
 
 const SHOWN_FILES = 5000;
 
-/** @param text a line for each file, in order */
-export function pageFiles(text: Buffer): PageFiles {
+/** @param list as `unpackList` gives it */
+export function pageFiles(list: Buffer): PageFiles {
   const shown: string[] = [];
   let count = 0;
-  for (let from = 0; from < text.length; ) {
-    const end = text.indexOf(0x0a, from);
-    const to = end === -1 ? text.length : end;
-    if (count < SHOWN_FILES) shown.push(text.toString('utf8', from, to));
+  for (const path of listLines(list)) {
+    if (count < SHOWN_FILES) shown.push(path.toString());
     count += 1;
-    from = to + 1;
   }
   return { shown: shown.sort(), count }; // lists that an older buildkit made are not in order
 }

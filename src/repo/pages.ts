@@ -24,11 +24,11 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import { gunzipSync } from 'node:zlib';
 import { errnoOf } from '../core/errors.ts';
 import { explainWriteError } from '../core/files.ts';
 import { getField, parseParagraph } from '../deb/control.ts';
 import type { CatalogPackage, Generation, PublishedPackage } from './catalog.ts';
+import { unpackList } from './file-list.ts';
 import type { RepoHandle } from './handle.ts';
 import { readChangelog } from './pages-changelog.ts';
 import { renderFeed } from './pages-feed.ts';
@@ -319,7 +319,7 @@ class SuiteUpdate {
 
   #fileList(item: CatalogPackage): Buffer | undefined {
     const packed = this.#suite.contents ? this.#repo.catalog.fileList(item.sha256) : undefined;
-    return packed && gunzipSync(packed);
+    return packed && unpackList(packed);
   }
 
   /** Every package, or the parts of a long list, whose pages are written. @param touched undefined: all */

@@ -12,7 +12,7 @@ import { run } from '../core/run.ts';
 import { type Owner, removeTree } from './base-owner.ts';
 import { keptName, keptRootName, lineOf, type Stage } from './base-stages.ts';
 
-const KEPT = '.kept-';
+export const KEPT = '.kept-';
 const TIMEOUT_MS = 30 * 60_000;
 /** File capabilities and access lists are part of a root. */
 const TAR_OPTIONS = ['--numeric-owner', '--xattrs', '--xattrs-include=*'];

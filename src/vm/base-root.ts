@@ -11,7 +11,7 @@ import { errnoOf, ToolError, UserError } from '../core/errors.ts';
 import { exists, explainWriteError, readIfThere } from '../core/files.ts';
 import { run } from '../core/run.ts';
 import { missingProgramHint } from '../core/tools.ts';
-import { keepBefore, keepRoot, keptDir, keptDirs, keptNames, rootPlace, takeBefore } from './base-kept.ts';
+import { KEPT, keepBefore, keepRoot, keptDir, keptDirs, keptNames, rootPlace, takeBefore } from './base-kept.ts';
 import { chooseOwner, type Owner, removeTree } from './base-owner.ts';
 import { type BaseRecipe, mmdebstrapArgs, sourcesFile, stageArgs } from './base-plan.ts';
 import { lineOf, type Stage, type StageName, stagesFrom } from './base-stages.ts';
@@ -91,7 +91,7 @@ export async function removeKept(context: Context, basesDir: string): Promise<st
   const removed: string[] = [];
   for (const dir of await keptDirs(basesDir)) {
     await removeTree(context, dir);
-    removed.push(`kept work of a build (${basename(dir).replace(/^\.kept-/, '')})`);
+    removed.push(`kept work of a build (${basename(dir).slice(KEPT.length)})`);
   }
   for (const name of (await keptNames(basesDir)).filter((one) => one.endsWith('.log'))) {
     await rm(join(basesDir, name), { force: true });
