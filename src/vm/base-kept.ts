@@ -4,10 +4,11 @@
  * Secret: the folder `STATE/vm/bases/.kept-SUITE-LINE`: a tar file with the root before each stage of the customization, made
  * aside and renamed, and the root itself before the disk is written. It lasts until the build succeeds, begins anew, or `vm gc`.
  */
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Context } from '../core/context.ts';
-import { errnoOf, ToolError } from '../core/errors.ts';
+import { ToolError } from '../core/errors.ts';
+import { namesIn } from '../core/files.ts';
 import { run } from '../core/run.ts';
 import { type Owner, removeTree } from './base-owner.ts';
 import { keptName, keptRootName, lineOf, type Stage } from './base-stages.ts';
@@ -21,19 +22,9 @@ export function keptDir(basesDir: string, suite: string, stages: readonly Stage[
   return join(basesDir, `${KEPT}${suite}-${lineOf(stages)}`);
 }
 
-/** Names in it. */
-export async function keptNames(dir: string): Promise<string[]> {
-  try {
-    return await readdir(dir);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return [];
-    throw error;
-  }
-}
-
 /** The kept folders of all builds. */
 export async function keptDirs(basesDir: string): Promise<string[]> {
-  return (await keptNames(basesDir)).filter((name) => name.startsWith(KEPT)).map((name) => join(basesDir, name));
+  return (await namesIn(basesDir)).filter((name) => name.startsWith(KEPT)).map((name) => join(basesDir, name));
 }
 
 /** Where the root lies while and after the disk is written of it. */

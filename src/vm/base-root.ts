@@ -8,10 +8,10 @@ import { mkdir, rename, rm, statfs, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { errnoOf, ToolError, UserError } from '../core/errors.ts';
-import { exists, explainWriteError, readIfThere } from '../core/files.ts';
+import { exists, explainWriteError, namesIn, readIfThere } from '../core/files.ts';
 import { run } from '../core/run.ts';
 import { missingProgramHint } from '../core/tools.ts';
-import { KEPT, keepBefore, keepRoot, keptDir, keptDirs, keptNames, rootPlace, takeBefore } from './base-kept.ts';
+import { KEPT, keepBefore, keepRoot, keptDir, keptDirs, rootPlace, takeBefore } from './base-kept.ts';
 import { chooseOwner, type Owner, removeTree } from './base-owner.ts';
 import { type BaseRecipe, mmdebstrapArgs, sourcesFile, stageArgs } from './base-plan.ts';
 import { lineOf, type Stage, type StageName, stagesFrom } from './base-stages.ts';
@@ -76,7 +76,7 @@ async function elsewhereOf(scratch: string): Promise<string[]> {
 
 /** What a killed build left behind. Only with the lock held: then nobody is building. @returns how many there were */
 export async function removeLeftovers(context: Context, basesDir: string): Promise<number> {
-  const names = (await keptNames(basesDir)).filter((one) => one.startsWith(BUILDING));
+  const names = (await namesIn(basesDir)).filter((one) => one.startsWith(BUILDING));
   for (const name of names) {
     const scratch = join(basesDir, name);
     await restore(scratch);
@@ -93,7 +93,7 @@ export async function removeKept(context: Context, basesDir: string): Promise<st
     await removeTree(context, dir);
     removed.push(`kept work of a build (${basename(dir).slice(KEPT.length)})`);
   }
-  for (const name of (await keptNames(basesDir)).filter((one) => one.endsWith('.log'))) {
+  for (const name of (await namesIn(basesDir)).filter((one) => one.endsWith('.log'))) {
     await rm(join(basesDir, name), { force: true });
     removed.push(`the log of a failed build (${name})`);
   }
@@ -113,7 +113,7 @@ export async function withWorkshop<T>(
   const { recipe, stages } = job;
   const line = `${recipe.suite}-${lineOf(stages)}`;
   const dir = keptDir(basesDir, recipe.suite, stages);
-  const kept = await keptNames(dir);
+  const kept = await namesIn(dir);
   const left = stagesFrom(stages, job.fromStage, kept, kept.length === 0 && (await keptDirs(basesDir)).length > 0);
   const owner = await chooseOwner(context);
   const logFile = join(basesDir, `${line}.log`);

@@ -3,14 +3,14 @@
  *
  * Secret: the folder of a base (`STATE/vm/bases/ID`: disk, kernel, initrd, log, `base.json`), made aside and renamed in one step.
  */
-import { chmod, copyFile, mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { machine } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { Context } from '../core/context.ts';
 import { type Lock, lock } from '../core/db.ts';
 import { errnoOf, UserError } from '../core/errors.ts';
-import { digestFile, exists, readIfThere, syncFolder, writeFileAtomic } from '../core/files.ts';
+import { digestFile, exists, namesIn, readIfThere, syncFolder, writeFileAtomic } from '../core/files.ts';
 import { formatBytes } from '../core/log.ts';
 import { didYouMean } from '../core/nearest.ts';
 import { debArch } from '../deb/arch.ts';
@@ -386,13 +386,7 @@ export async function packagesOf(base: Base): Promise<ReadonlyMap<string, string
 
 /** All finished bases, oldest first. */
 export async function listBases(context: Context): Promise<Base[]> {
-  let names: string[];
-  try {
-    names = await readdir(basesDirOf(context));
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return [];
-    throw error;
-  }
+  const names = await namesIn(basesDirOf(context));
   const bases: Base[] = [];
   for (const name of names.filter((one) => !one.startsWith('.'))) {
     const dir = join(basesDirOf(context), name);

@@ -5,11 +5,11 @@
  * computed, the EFI partition is made by mtools; the finished image then goes to its place in one step.
  */
 import { randomUUID } from 'node:crypto';
-import { open, readdir, readFile, readlink, rename, stat, truncate, writeFile } from 'node:fs/promises';
+import { open, readFile, readlink, rename, stat, truncate, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { errnoOf, UserError } from '../core/errors.ts';
-import { scratchFolder } from '../core/files.ts';
+import { namesIn, readIfThere, scratchFolder } from '../core/files.ts';
 import { run } from '../core/run.ts';
 import {
   type DiskLayout,
@@ -157,7 +157,7 @@ async function prepareTree(context: Context, request: DiskRequest, layout: DiskL
   const { kernel, initrd } = await findKernel(root);
   const config = grubConfig(layout, kernel, initrd, request.kernelArgs ?? CONSOLES);
   await writeAsOwner(context, request, join(root, 'boot/grub/grub.cfg'), config);
-  const table = fstab(layout, await textOf(join(root, 'etc/fstab')));
+  const table = fstab(layout, (await readIfThere(join(root, 'etc/fstab'))) ?? '');
   await writeAsOwner(context, request, join(root, 'etc/fstab'), table);
   const { hostname } = request;
   if (hostname === undefined) return;
@@ -175,15 +175,6 @@ async function writeAsOwner(context: Context, { wrap }: DiskRequest, path: strin
   const argv = ['sh', '-c', script, 'sh', path] as const;
   const [program, ...args] = wrap?.(argv) ?? argv;
   await run(context, program, args, { input: text });
-}
-
-async function textOf(path: string): Promise<string> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return '';
-    throw error;
-  }
 }
 
 /**
@@ -206,15 +197,6 @@ async function findKernel(root: string): Promise<{ kernel: string; initrd: strin
   throw new UserError('disk-no-kernel', 'the root file system has no kernel with an initrd in /boot', {
     hint: 'include a kernel package, for example --include linux-image-cloud-amd64',
   });
-}
-
-async function namesIn(folder: string): Promise<string[]> {
-  try {
-    return await readdir(folder);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return [];
-    throw error;
-  }
 }
 
 async function linkTarget(path: string): Promise<string | undefined> {

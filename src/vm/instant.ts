@@ -14,8 +14,8 @@ import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
 import type { Context } from '../core/context.ts';
 import { type Lock, lock } from '../core/db.ts';
-import { errnoOf, ToolError, UserError } from '../core/errors.ts';
-import { exists, scratchFolder, syncFolder, writeFileAtomic } from '../core/files.ts';
+import { ToolError, UserError } from '../core/errors.ts';
+import { exists, namesIn, scratchFolder, syncFolder, writeFileAtomic } from '../core/files.ts';
 import { run, shellQuote } from '../core/run.ts';
 import type { AccelChoice } from './accel.ts';
 import type { Base } from './base.ts';
@@ -320,10 +320,7 @@ export async function dropStaleFrozen(
   users: readonly string[],
   bases: readonly string[],
 ): Promise<string[]> {
-  const names = await readdir(instantDir(context)).catch((error: unknown) => {
-    if (errnoOf(error) === 'ENOENT') return [];
-    throw error;
-  });
+  const names = await namesIn(instantDir(context));
   if (names.length === 0) return [];
   using held = await lockInstant(context, 0).catch((error: unknown) => {
     if (error instanceof UserError && error.code === 'locked') return undefined;

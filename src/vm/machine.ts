@@ -12,7 +12,7 @@ import { z } from 'zod';
 import type { Context } from '../core/context.ts';
 import { type Lock, lock } from '../core/db.ts';
 import { errnoOf, UserError } from '../core/errors.ts';
-import { exists, writeFileAtomic } from '../core/files.ts';
+import { exists, namesIn, writeFileAtomic } from '../core/files.ts';
 import { didYouMean } from '../core/nearest.ts';
 import { run } from '../core/run.ts';
 import { findBase } from './base.ts';
@@ -299,13 +299,7 @@ async function makeOverlay(context: Context, below: string, path: string): Promi
 }
 
 async function readMachines(context: Context): Promise<MachineRecord[]> {
-  let names: string[];
-  try {
-    names = await readdir(machinesDir(context));
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return [];
-    throw error;
-  }
+  const names = await namesIn(machinesDir(context));
   const found: MachineRecord[] = [];
   for (const name of names.filter((one) => !one.startsWith('.')).sort()) {
     const record = await readJson(join(machineDir(context, name), 'machine.json'), machineSchema);

@@ -4,12 +4,12 @@
  * Secret: where it lies (`STATE/vm/net/NAME.json`, dnsmasq's files in `STATE/vm/net/NAME`) and that there is one writer at a time
  * (`STATE/vm/net/lock`).
  */
-import { mkdir, readdir, readFile, rm, rmdir } from 'node:fs/promises';
+import { mkdir, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Context } from '../core/context.ts';
 import { type Lock, lock } from '../core/db.ts';
 import { errnoOf } from '../core/errors.ts';
-import { readIfThere, writeFileAtomic } from '../core/files.ts';
+import { namesIn, readIfThere, writeFileAtomic } from '../core/files.ts';
 import type { World } from './net-facts.ts';
 import type { NetEntry } from './net-plan.ts';
 import type { DnsmasqPlaces } from './net-rules.ts';
@@ -64,13 +64,8 @@ export async function takeLock(context: Context): Promise<Lock> {
 }
 
 export async function recordedNames(context: Context): Promise<string[]> {
-  try {
-    const files = await readdir(folder(context));
-    return files.flatMap((file) => (/^[a-z][a-z0-9-]*\.json$/.test(file) ? [file.slice(0, -5)] : [])).sort();
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return [];
-    throw error;
-  }
+  const files = await namesIn(folder(context));
+  return files.flatMap((file) => (/^[a-z][a-z0-9-]*\.json$/.test(file) ? [file.slice(0, -5)] : [])).sort();
 }
 
 export async function readState(context: Context, name: string): Promise<NetState | undefined> {
@@ -100,12 +95,7 @@ export async function forgetStale(context: Context, name: string): Promise<void>
 
 /** dnsmasq's lease file: expiry, MAC, address, name, client id. */
 export async function readLeases(path: string): Promise<Lease[]> {
-  let text = '';
-  try {
-    text = await readFile(path, 'utf8');
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error;
-  }
+  const text = (await readIfThere(path)) ?? '';
   return text
     .split('\n')
     .map((line) => line.split(' '))

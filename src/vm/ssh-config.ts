@@ -4,11 +4,11 @@
  * Secret: that nothing in the include names a machine, so that it never goes stale: ssh asks buildkit where a machine answers
  * (ProxyCommand) and which host key it has (KnownHostsCommand) when it connects.
  */
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Context } from '../core/context.ts';
-import { errnoOf, UserError } from '../core/errors.ts';
-import { writeFileAtomic } from '../core/files.ts';
+import { UserError } from '../core/errors.ts';
+import { readIfThere, writeFileAtomic } from '../core/files.ts';
 import { shellQuote } from '../core/run.ts';
 import { readKey, userKey } from './key.ts';
 import { machineDir, machineStatus, readMachine } from './machine.ts';
@@ -55,10 +55,7 @@ export async function writeSshConfig(context: Context): Promise<string> {
  */
 export async function installSshConfig(home: string, include: string): Promise<boolean> {
   const path = join(home, '.ssh', 'config');
-  const text = await readFile(path, 'utf8').catch((error: unknown) => {
-    if (errnoOf(error) === 'ENOENT') return '';
-    throw error;
-  });
+  const text = (await readIfThere(path)) ?? '';
   const line = `Include "${include}"`;
   if (text.split('\n').some((one) => one.trim() === line)) return false;
   await mkdir(join(home, '.ssh'), { recursive: true, mode: 0o700 });
